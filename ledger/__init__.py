@@ -1,0 +1,1 @@
+"""The write side: the only room that can change a balance."""

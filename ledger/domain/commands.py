@@ -1,0 +1,164 @@
+"""What is asked: frozen records with imperative names. Amounts are micro-credits, times UTC."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from msgspec import Struct
+
+from ledger.domain.entities import Charge, GrantKind, Overage, Rates, Source
+from ledger.domain.values import PRIORITY_DEFAULT, TTL_SECONDS_DEFAULT, Credits
+
+
+class PutAccount(Struct, frozen=True, kw_only=True, tag=True):
+    """Open an account, or put its properties again."""
+
+    label: str | None = None
+    overdraft_limit: Credits = 0
+    metadata: dict[str, str] = {}
+
+
+class GrantCredits(Struct, frozen=True, kw_only=True, tag=True):
+    """Give credits in one lot. Without `effective_at` they are effective at once."""
+
+    id: str | None = None
+    amount: Credits
+    kind: GrantKind
+    priority: int = PRIORITY_DEFAULT
+    scope: tuple[str, ...] = ()
+    effective_at: datetime | None = None
+    expires_at: datetime | None = None
+    cost_basis: int | None = None
+    source: Source | None = None
+    metadata: dict[str, str] = {}
+
+
+class RevokeGrant(Struct, frozen=True, kw_only=True, tag=True):
+    """Take back what is unspent of a grant; with `clawback`, what was spent becomes debt."""
+
+    grant: str
+    clawback: bool = False
+
+
+class Reserve(Struct, frozen=True, kw_only=True, tag=True):
+    """Set credits aside for work in progress. With `at_least`, less than the charge will do."""
+
+    id: str | None = None
+    charge: Charge
+    at_least: Credits | None = None
+    ttl_seconds: int = TTL_SECONDS_DEFAULT
+    actor: str | None = None
+    job: str | None = None
+    metadata: dict[str, str] = {}
+
+
+class Capture(Struct, frozen=True, kw_only=True, tag=True):
+    """Spend some or all of a reservation; `final` closes it and gives the rest back."""
+
+    reservation: str
+    charge: Charge
+    final: bool = True
+    overage: Overage = "reject"
+
+
+class CaptureUpTo(Struct, frozen=True, kw_only=True, tag=True):
+    """Bring what an operation has spent up to a total, whatever has become of it; never down.
+
+    For messages that arrive in any order and any number of times: the largest total wins. Opens the
+    operation if it does not exist, charges beyond the reservation as debt, and also charges after
+    the operation is closed. `final` closes it.
+    """
+
+    operation: str
+    charge: Charge | None = None
+    final: bool = False
+    ttl_seconds: int = TTL_SECONDS_DEFAULT
+    actor: str | None = None
+    job: str | None = None
+
+
+class Release(Struct, frozen=True, kw_only=True, tag=True):
+    """Give back what a reservation still holds, and close it."""
+
+    reservation: str
+
+
+class Extend(Struct, frozen=True, kw_only=True, tag=True):
+    """Set more aside (`amount` is added), or set it aside until `ttl_seconds` from now, or both."""
+
+    reservation: str
+    amount: Credits | None = None
+    ttl_seconds: int | None = None
+
+
+class Deduct(Struct, frozen=True, kw_only=True, tag=True):
+    """Spend in one step. With `at_least`, less than the charge will do."""
+
+    id: str | None = None
+    charge: Charge
+    at_least: Credits | None = None
+    overage: Overage = "reject"
+    actor: str | None = None
+    job: str | None = None
+    metadata: dict[str, str] = {}
+
+
+class Refund(Struct, frozen=True, kw_only=True, tag=True):
+    """Give spent credits back into the grants that paid; without an amount, all that is left."""
+
+    deduction: str
+    amount: Credits | None = None
+
+
+class Adjust(Struct, frozen=True, kw_only=True, tag=True):
+    """Correct a balance by a signed amount. Down: beyond what is available, `debt` or refused."""
+
+    amount: int
+    kind: GrantKind = "promotional"
+    expires_at: datetime | None = None
+    overage: Overage = "reject"
+    metadata: dict[str, str] = {}
+
+
+class Settle(Struct, frozen=True, kw_only=True, tag=True):
+    """Record what time has done: grants that became effective or expired, reservations that expired."""
+
+
+class SetFeature(Struct, frozen=True, kw_only=True, tag=True):
+    """Put a new version of a feature and its price for one unit. A price of 0 is a price."""
+
+    feature: str
+    name: str
+    unit: str = "unit"
+    unit_price: Credits | None = None
+
+
+class SetRateCard(Struct, frozen=True, kw_only=True, tag=True):
+    """Put a new version of a feature's token rates."""
+
+    feature: str
+    models: dict[str, Rates]
+
+
+class SetRefundPolicy(Struct, frozen=True, kw_only=True, tag=True):
+    """Say what a refund does with slices of expired grants: lapse (None), or live this many days."""
+
+    regrant_days: int | None = None
+
+
+AccountCommand = (
+    PutAccount
+    | GrantCredits
+    | RevokeGrant
+    | Reserve
+    | Capture
+    | CaptureUpTo
+    | Release
+    | Extend
+    | Deduct
+    | Refund
+    | Adjust
+    | Settle
+)
+CatalogCommand = SetFeature | SetRateCard | SetRefundPolicy
+Command = AccountCommand | CatalogCommand

@@ -1,0 +1,248 @@
+"""How events change an account. Never refuses: the event has happened."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import assert_never
+
+from msgspec.structs import replace
+
+from ledger.domain.account import ACTIVATES, GRANT_ENDS, RESERVATION_ENDS, Account
+from ledger.domain.entities import Draw, Grant, GrantStatus, Return
+from ledger.domain.events import (
+    AccountEvent,
+    AccountOpened,
+    AccountUpdated,
+    BalanceAdjusted,
+    CreditsDeducted,
+    CreditsGranted,
+    CreditsRefunded,
+    CreditsReserved,
+    GrantActivated,
+    GrantExpired,
+    GrantRevoked,
+    Regrant,
+    ReservationCaptured,
+    ReservationExpired,
+    ReservationExtended,
+    ReservationReleased,
+    operation_of,
+)
+from ledger.domain.operations import OperationEvent, advance
+
+
+def evolve(account: Account, event: AccountEvent) -> None:
+    """Change `account` by one event."""
+    account.version += 1
+    match event:
+        case CreditsReserved():
+            _reserved(account, event)
+        case ReservationCaptured():
+            _captured(account, event)
+        case CreditsDeducted():
+            _deducted(account, event)
+        case ReservationReleased() | ReservationExpired():
+            _closed(account, event)
+        case ReservationExtended():
+            _extended(account, event)
+        case CreditsRefunded():
+            _refunded(account, event)
+        case CreditsGranted():
+            _granted(account, event)
+        case GrantActivated():
+            _activated(account, event)
+        case GrantExpired():
+            grant = account.grants[event.grant]
+            _put(account, grant, available=-event.amount, expired=event.amount, status="expired")
+        case GrantRevoked():
+            _revoked(account, event)
+        case BalanceAdjusted():
+            _adjusted(account, event)
+        case AccountOpened() | AccountUpdated():
+            account.opened, account.label = True, event.label
+            account.metadata = event.metadata
+            account.balance.overdraft_limit = event.overdraft_limit
+        case _:
+            assert_never(event)
+    deadline = account.next_deadline()
+    account.balance.due_at = deadline[0] if deadline else None
+
+
+def _put(  # noqa: PLR0913 - one argument a bucket
+    account: Account,
+    grant: Grant,
+    *,
+    available: int = 0,
+    reserved: int = 0,
+    consumed: int = 0,
+    expired: int = 0,
+    revoked: int = 0,
+    status: GrantStatus | None = None,
+) -> None:
+    """Move credits between the buckets of a grant, and of the balance with it."""
+    balance = account.balance
+    balance.available += available
+    balance.reserved += reserved
+    balance.consumed += consumed
+    balance.expired += expired
+    balance.revoked += revoked
+    account.put_grant(
+        replace(
+            grant,
+            available=grant.available + available,
+            reserved=grant.reserved + reserved,
+            consumed=grant.consumed + consumed,
+            expired=grant.expired + expired,
+            revoked=grant.revoked + revoked,
+            status=status or grant.status,
+        )
+    )
+
+
+def _set_aside(account: Account, draws: Iterable[Draw]) -> None:
+    for draw in draws:
+        _put(account, account.grants[draw.grant], available=-draw.amount, reserved=draw.amount)
+
+
+def _give_back(account: Account, returns: Iterable[Return], *, spent: bool = False) -> None:
+    """Move slices back, out of what is reserved or, if they were spent, out of what is consumed."""
+    for back in returns:
+        _put(
+            account,
+            account.grants[back.grant],
+            available=back.amount if back.to == "available" else 0,
+            reserved=0 if spent else -back.amount,
+            consumed=-back.amount if spent else 0,
+            expired=back.amount if back.to == "expired" else 0,
+            revoked=back.amount if back.to == "revoked" else 0,
+        )
+
+
+def _new_grant(account: Account, grant: Grant, debt_repaid: int) -> None:
+    """Add a grant that is effective, of which `debt_repaid` is spent at once."""
+    account.balance.granted += grant.amount
+    account.balance.debt -= debt_repaid
+    _put(account, grant, available=grant.amount - debt_repaid, consumed=debt_repaid)
+    if grant.expires_at is not None:
+        account.add_deadline(grant.expires_at, GRANT_ENDS, grant.id)
+
+
+def _granted(account: Account, event: CreditsGranted) -> None:
+    grant = Grant(
+        id=event.grant,
+        amount=event.amount,
+        kind=event.kind,
+        priority=event.priority,
+        scope=event.scope,
+        effective_at=event.effective_at,
+        expires_at=event.expires_at,
+        cost_basis=event.cost_basis,
+        sequence=account.version,
+        status="pending" if event.pending else "active",
+    )
+    if not event.pending:
+        _new_grant(account, grant, event.debt_repaid)
+        return
+    account.balance.granted += event.amount
+    account.balance.pending += event.amount
+    account.put_grant(grant)
+    account.add_deadline(grant.effective_at, ACTIVATES, grant.id)
+    if grant.expires_at is not None:
+        account.add_deadline(grant.expires_at, GRANT_ENDS, grant.id)
+
+
+def _activated(account: Account, event: GrantActivated) -> None:
+    account.balance.pending -= event.amount
+    account.balance.debt -= event.debt_repaid
+    _put(
+        account,
+        account.grants[event.grant],
+        available=event.amount - event.debt_repaid,
+        consumed=event.debt_repaid,
+        status="active",
+    )
+
+
+def _revoked(account: Account, event: GrantRevoked) -> None:
+    account.balance.debt += event.debt
+    grant = replace(account.grants[event.grant], clawed_back=event.clawback)
+    if event.pending:
+        account.balance.pending -= event.amount
+        _put(account, grant, revoked=event.amount, status="revoked")
+    else:
+        _put(account, grant, available=-event.amount, revoked=event.amount, status="revoked")
+
+
+def _advance(account: Account, name: str, event: OperationEvent) -> None:
+    """Change an operation that is at hand. A closed one may not be: it is recalled when asked for."""
+    operation = account.operations.get(name)
+    if operation is not None:
+        account.put_operation(advance(operation, event))
+
+
+def _reserved(account: Account, event: CreditsReserved) -> None:
+    _set_aside(account, event.draws)
+    account.balance.overdraft_reserved += event.overdraft
+    account.put_operation(advance(None, event))
+    account.add_deadline(event.expires_at, RESERVATION_ENDS, event.reservation)
+
+
+def _extended(account: Account, event: ReservationExtended) -> None:
+    _set_aside(account, event.draws)
+    account.balance.overdraft_reserved += event.overdraft
+    _advance(account, event.reservation, event)
+    account.add_deadline(event.expires_at, RESERVATION_ENDS, event.reservation)
+
+
+def _captured(account: Account, event: ReservationCaptured) -> None:
+    for draw in event.draws:
+        _put(account, account.grants[draw.grant], reserved=-draw.amount, consumed=draw.amount)
+    for draw in event.extra:
+        _put(account, account.grants[draw.grant], available=-draw.amount, consumed=draw.amount)
+    _give_back(account, event.returns)
+    balance = account.balance
+    balance.overdraft_reserved -= event.overdraft + event.overdraft_returned
+    balance.debt += event.overdraft + event.debt + event.clawed_back
+    _advance(account, event.reservation, event)
+
+
+def _closed(account: Account, event: ReservationReleased | ReservationExpired) -> None:
+    _give_back(account, event.returns)
+    account.balance.overdraft_reserved -= event.overdraft_returned
+    _advance(account, event.reservation, event)
+
+
+def _deducted(account: Account, event: CreditsDeducted) -> None:
+    for draw in event.draws:
+        _put(account, account.grants[draw.grant], available=-draw.amount, consumed=draw.amount)
+    account.balance.debt += event.debt
+    account.put_operation(advance(None, event))
+
+
+def _refunded(account: Account, event: CreditsRefunded) -> None:
+    _give_back(account, event.returns, spent=True)
+    account.balance.debt -= event.debt_cancelled + event.clawback_cancelled
+    if event.regrant is not None:
+        _regranted(account, event.regrant)
+    _advance(account, operation_of(event.deduction), event)
+
+
+def _adjusted(account: Account, event: BalanceAdjusted) -> None:
+    for draw in event.draws:
+        _put(account, account.grants[draw.grant], available=-draw.amount, revoked=draw.amount)
+    account.balance.debt += event.debt
+    if event.grant is not None:
+        _regranted(account, event.grant)
+
+
+def _regranted(account: Account, regrant: Regrant) -> None:
+    grant = Grant(
+        id=regrant.grant,
+        amount=regrant.amount,
+        kind=regrant.kind,
+        priority=regrant.priority,
+        effective_at=regrant.effective_at,
+        expires_at=regrant.expires_at,
+        sequence=account.version,
+    )
+    _new_grant(account, grant, regrant.debt_repaid)

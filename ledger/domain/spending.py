@@ -1,0 +1,299 @@
+"""Reserving and spending: what may be set aside, what a capture takes, what goes back."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from msgspec.structs import replace
+
+from ledger.domain.account import Account
+from ledger.domain.burndown import burn_down, give_back, take, total
+from ledger.domain.catalog import Catalog
+from ledger.domain.commands import Capture, CaptureUpTo, Deduct, Extend, Release, Reserve
+from ledger.domain.entities import Draw, Operation, OperationStatus, Overage, Price
+from ledger.domain.errors import (
+    CaptureExceedsReservation,
+    InsufficientCredits,
+    InvalidCommand,
+    LimitReached,
+    OperationExists,
+    ReservationClosed,
+    ReservationExpiredAlready,
+    ReservationNotFound,
+)
+from ledger.domain.events import (
+    AccountEvent,
+    CreditsDeducted,
+    CreditsReserved,
+    ReservationCaptured,
+    ReservationExtended,
+    ReservationReleased,
+)
+from ledger.domain.pricing import rate
+from ledger.domain.values import CREDITS_MAX, OPEN_RESERVATIONS_MAX, derived_id
+
+
+def reserve(
+    account: Account, command: Reserve, now: datetime, key: str, prices: Catalog
+) -> CreditsReserved:
+    """Set credits aside until a deadline, out of the grants, then of the overdraft."""
+    name = _new_name(account, command.id, "rsv", key)
+    if account.open_count >= OPEN_RESERVATIONS_MAX:
+        raise LimitReached(limit="open_reservations", max=OPEN_RESERVATIONS_MAX)
+    asked, price = rate(command.charge, prices)
+    feature = price.feature if price else command.charge.feature
+    draws, short = burn_down(account.payers(feature), asked)
+    overdraft, short = _on_overdraft(account, short)
+    if short:
+        _accept_less(command.at_least, asked, short)
+    return CreditsReserved(
+        reservation=name,
+        amount=asked - short,
+        draws=draws,
+        overdraft=overdraft,
+        expires_at=now + timedelta(seconds=command.ttl_seconds),
+        feature=feature,
+        price=price,
+        actor=command.actor,
+        job=command.job,
+        metadata=command.metadata,
+    )
+
+
+def deduct(account: Account, command: Deduct, key: str, prices: Catalog) -> CreditsDeducted:
+    """Spend in one step, out of the grants, then of the overdraft, then as the overage says."""
+    name = _new_name(account, command.id, "ded", key)
+    asked, price = rate(command.charge, prices)
+    feature = price.feature if price else command.charge.feature
+    draws, short = burn_down(account.payers(feature), asked)
+    debt = short
+    if command.overage != "debt":
+        debt, short = _on_overdraft(account, short)
+        if short:
+            _accept_less(command.at_least, asked, short)
+    else:
+        short = 0
+    return CreditsDeducted(
+        deduction=name,
+        amount=asked - short,
+        draws=draws,
+        debt=debt,
+        feature=feature,
+        price=price,
+        actor=command.actor,
+        job=command.job,
+        metadata=command.metadata,
+    )
+
+
+def capture(account: Account, command: Capture, prices: Catalog) -> ReservationCaptured:
+    """Spend some or all of a reservation; also after it has expired, if the overage says how."""
+    operation = account.operations.get(command.reservation)
+    if operation is None:
+        raise ReservationNotFound(reservation=command.reservation)
+    late = operation.status == "expired"
+    if operation.status != "open" and not late:
+        raise ReservationClosed(reservation=operation.id, reservation_status=operation.status)
+    amount, price = rate(command.charge, prices, operation.price, operation.feature)
+    excess = amount - operation.remaining
+    if excess > 0 and command.overage == "reject":
+        if late:
+            raise ReservationExpiredAlready(
+                reservation=operation.id, expired_at=operation.expires_at
+            )
+        raise CaptureExceedsReservation(
+            reservation=operation.id, asked=amount, remaining=operation.remaining
+        )
+    status: OperationStatus = "captured" if command.final else operation.status
+    return _captured(account, operation, amount, price, command.overage, status)
+
+
+def capture_up_to(
+    account: Account, command: CaptureUpTo, now: datetime, prices: Catalog
+) -> tuple[AccountEvent, ...]:
+    """Bring what an operation has spent up to a total. Nothing, if it has, and is as closed as asked."""
+    operation = account.operations.get(command.operation)
+    opened: tuple[AccountEvent, ...] = ()
+    if operation is None:
+        event = _open_empty(command, now)
+        operation = Operation(
+            id=command.operation,
+            status="open",
+            amount=0,
+            expires_at=event.expires_at,
+            feature=event.feature,
+            actor=event.actor,
+            job=event.job,
+        )
+        opened = (event,)
+    due, price = 0, None
+    if command.charge is not None:
+        due, price = rate(command.charge, prices, operation.price, operation.feature)
+    amount = max(0, due - operation.captured)
+    closing = command.final and operation.status in {"open", "expired"}
+    counts = price is not None and not operation.deductions
+    if amount or (closing and counts):
+        return (*opened, _captured_up_to(account, operation, amount, price, final=command.final))
+    if closing:
+        status: OperationStatus = "captured" if operation.captured else "released"
+        return (*opened, replace(_released(account, operation), status=status))
+    return opened
+
+
+def _captured_up_to(
+    account: Account, operation: Operation, amount: int, price: Price | None, *, final: bool
+) -> ReservationCaptured:
+    closed = final or operation.status in {"captured", "released"}
+    status: OperationStatus = "captured" if closed else operation.status
+    event = _captured(account, operation, amount, price, "debt", status)
+    if price is None or not operation.deductions:
+        return event
+    return replace(event, metered=price.metered.beyond(operation.metered))
+
+
+def release(account: Account, command: Release) -> ReservationReleased:
+    """Give back what a reservation still holds."""
+    return _released(account, _open_operation(account, command.reservation))
+
+
+def extend(account: Account, command: Extend, now: datetime) -> ReservationExtended:
+    """Set more aside, or for longer."""
+    operation = _open_operation(account, command.reservation)
+    assert operation.expires_at is not None
+    if command.amount is None and command.ttl_seconds is None:
+        raise InvalidCommand(field="amount", rule="or ttl_seconds must be given")
+    expires_at = operation.expires_at
+    if command.ttl_seconds is not None:
+        expires_at = now + timedelta(seconds=command.ttl_seconds)
+        if expires_at < operation.expires_at:
+            raise InvalidCommand(
+                field="ttl_seconds", rule="must not move the deadline to an earlier time"
+            )
+    more = command.amount or 0
+    if operation.amount + more > CREDITS_MAX:
+        raise InvalidCommand(field="amount", rule="makes the reservation larger than it may be")
+    draws, short = burn_down(account.payers(operation.feature), more)
+    overdraft, short = _on_overdraft(account, short)
+    if short:
+        _accept_less(None, more, short)
+    return ReservationExtended(
+        reservation=operation.id,
+        amount=more,
+        draws=draws,
+        overdraft=overdraft,
+        expires_at=expires_at,
+        reserved=operation.amount + more,
+        captured=operation.captured,
+        pinned=operation.pinned + draws,
+    )
+
+
+def _new_name(account: Account, asked: str | None, kind: str, key: str) -> str:
+    if asked is None:
+        return derived_id(kind, key)
+    if asked in account.operations:
+        raise OperationExists(id=asked, operation_status=account.operations[asked].status)
+    return asked
+
+
+def _open_operation(account: Account, name: str) -> Operation:
+    operation = account.operations.get(name)
+    if operation is None:
+        raise ReservationNotFound(reservation=name)
+    if operation.status == "expired":
+        raise ReservationExpiredAlready(reservation=name, expired_at=operation.expires_at)
+    if operation.status != "open":
+        raise ReservationClosed(reservation=name, reservation_status=operation.status)
+    return operation
+
+
+def _on_overdraft(account: Account, short: int) -> tuple[int, int]:
+    """Return how much of a shortfall the overdraft covers, and what is short then."""
+    covered = min(short, account.overdraft_room()) if short else 0
+    return covered, short - covered
+
+
+def _accept_less(at_least: int | None, asked: int, short: int) -> None:
+    """Refuse a shortfall unless what there is reaches `at_least`."""
+    if at_least is None or asked - short < at_least:
+        raise InsufficientCredits(
+            required=asked, available=asked - short, shortfall=short, limit="balance"
+        )
+
+
+def _open_empty(command: CaptureUpTo, now: datetime) -> CreditsReserved:
+    return CreditsReserved(
+        reservation=command.operation,
+        amount=0,
+        expires_at=now + timedelta(seconds=command.ttl_seconds),
+        feature=command.charge.feature if command.charge else None,
+        actor=command.actor,
+        job=command.job,
+    )
+
+
+def _released(account: Account, operation: Operation) -> ReservationReleased:
+    assert operation.expires_at is not None, "a direct deduction is never open"
+    return ReservationReleased(
+        reservation=operation.id,
+        amount=operation.remaining,
+        returns=give_back(account, operation.pinned),
+        overdraft_returned=operation.overdraft,
+        reserved=operation.amount,
+        captured=operation.captured,
+        expires_at=operation.expires_at,
+    )
+
+
+def _captured(  # noqa: PLR0913 - what was decided so far, part by part
+    account: Account,
+    operation: Operation,
+    amount: int,
+    price: Price | None,
+    overage: Overage,
+    status: OperationStatus,
+) -> ReservationCaptured:
+    draws, rest = take(operation.pinned, amount)
+    overdraft = min(amount - total(draws), operation.overdraft)
+    excess = amount - total(draws) - overdraft
+    extra, debt = _drawn_now(account, operation, excess, overage)
+    closed = status != "open"
+    feature = price.feature if price else operation.feature
+    return ReservationCaptured(
+        reservation=operation.id,
+        deduction=f"{operation.id}~{len(operation.deductions) + 1}",
+        amount=amount,
+        draws=draws,
+        extra=extra,
+        overdraft=overdraft,
+        debt=debt,
+        clawed_back=total(piece for piece in draws if account.grants[piece.grant].clawed_back),
+        returns=give_back(account, rest) if closed else (),
+        overdraft_returned=operation.overdraft - overdraft if closed else 0,
+        status=status,
+        reserved=operation.amount,
+        captured=operation.captured + amount,
+        pinned=() if closed else rest,
+        overdraft_pinned=0 if closed else operation.overdraft - overdraft,
+        expires_at=operation.expires_at,
+        feature=feature,
+        price=price,
+        actor=operation.actor,
+        job=operation.job,
+    )
+
+
+def _drawn_now(
+    account: Account, operation: Operation, excess: int, overage: Overage
+) -> tuple[tuple[Draw, ...], int]:
+    """Return what pays for a capture beyond its reservation: grants, and what becomes debt."""
+    if excess == 0:
+        return (), 0
+    assert overage != "reject"
+    extra, short = burn_down(account.payers(operation.feature), excess)
+    if short and overage == "draw":
+        on_overdraft, short = _on_overdraft(account, short)
+        if short:
+            _accept_less(None, excess, short)
+        return extra, on_overdraft
+    return extra, short

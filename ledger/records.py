@@ -1,0 +1,100 @@
+"""What passes between the rooms: orders on the way in, recorded events on the way out."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import datetime
+from functools import lru_cache
+from uuid import UUID, uuid5
+
+import msgspec
+from msgspec import Struct
+
+from ledger.domain.commands import CatalogCommand, Command
+from ledger.domain.entities import Balance, Grant, Operation
+from ledger.domain.events import Event
+
+STREAMS = UUID("5c1bcb1e-6f0a-5d0e-9d55-2f1c9a6f0e11")
+_canonical = msgspec.json.Encoder(order="deterministic")
+
+
+class Order(Struct, frozen=True, kw_only=True):
+    """A command, whose account it is for, and on whose authority.
+
+    `key` is the idempotency key, unique in the stream for ever; None only for commands that are
+    harmless to repeat and need no receipt. `by` says who asks: `key:…`, `service:…`.
+    The account is None for commands on the tenant's catalog.
+    """
+
+    tenant: str
+    account: str | None
+    command: Command
+    key: str | None
+    by: str
+    reason: str | None = None
+    occurred_at: datetime | None = None
+
+    @property
+    def stream(self) -> UUID:
+        """The stream that the command is decided on."""
+        return stream_id(self.tenant, self.account)
+
+    @property
+    def is_for_catalog(self) -> bool:
+        """Tell whether this is about the tenant's catalog and not about an account."""
+        return isinstance(self.command, CatalogCommand)
+
+    def content(self) -> bytes:
+        """Return the hash by which a repeated key is known to mean the same command."""
+        return hashlib.sha256(_canonical.encode((self.command, self.reason))).digest()
+
+
+class Recorded(Struct, frozen=True, kw_only=True):
+    """An event as it stands in the ledger. `balance` is the account's after this event.
+
+    `key` is set on a command's own event, not on what was due before it.
+    """
+
+    position: int
+    stream: UUID
+    version: int
+    tenant: str
+    account: str | None
+    name: str
+    recorded_at: datetime
+    key: str | None
+    by: str
+    reason: str | None
+    occurred_at: datetime | None
+    event: Event
+    balance: Balance | None
+
+
+class Outcome(Struct, frozen=True):
+    """What became of an order: its own event, or None if there was nothing to do.
+
+    `replayed` says that the key had been used before, and that this is the first answer again.
+    """
+
+    recorded: Recorded | None
+    replayed: bool = False
+
+
+class View(Struct, frozen=True):
+    """An account as it is at this moment, with all that is due by then. Grants by age."""
+
+    position: int
+    version: int
+    opened: bool
+    as_of: datetime
+    balance: Balance
+    grants: tuple[Grant, ...]
+    operations: tuple[Operation, ...]
+    label: str | None
+    metadata: dict[str, str]
+
+
+@lru_cache(maxsize=65_536)
+def stream_id(tenant: str, account: str | None) -> UUID:
+    """Return the stream of an account, or of a tenant's catalog (None): the same everywhere."""
+    return uuid5(STREAMS, f"catalog:{tenant}" if account is None else f"account:{tenant}/{account}")
