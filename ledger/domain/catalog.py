@@ -6,7 +6,12 @@ from typing import assert_never
 
 from msgspec import Struct, field
 
-from ledger.domain.commands import CatalogCommand, SetFeature, SetRateCard, SetRefundPolicy
+from ledger.domain.commands import (
+    CatalogCommand,
+    SetFeature,
+    SetRateCard,
+    SetRefundPolicy,
+)
 from ledger.domain.errors import InvalidCommand
 from ledger.domain.events import CatalogEvent, FeatureSet, RateCardSet, RefundPolicySet
 

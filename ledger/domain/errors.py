@@ -154,3 +154,15 @@ class StoreUnavailable(LedgerError):
     """The ledger's store did not answer in time. Repeat with the same key to learn the outcome."""
 
     code, status, retryable = "store_unavailable", 503, True
+
+
+class NewerEvents(LedgerError):
+    """The account has events that this process is too old to understand. A newer one will answer."""
+
+    code, status, retryable = "newer_events", 503, True
+
+
+class InternalError(LedgerError):
+    """Something is wrong in Scrip itself. Nothing has changed; the log tells more."""
+
+    code, status = "internal_error", 500

@@ -10,7 +10,11 @@ from ledger.domain.account import Account
 from ledger.domain.burndown import BUCKET_OF, total
 from ledger.domain.commands import Refund
 from ledger.domain.entities import Deduction, Draw, Grant, Return
-from ledger.domain.errors import DeductionNotFound, InvalidCommand, RefundExceedsDeduction
+from ledger.domain.errors import (
+    DeductionNotFound,
+    InvalidCommand,
+    RefundExceedsDeduction,
+)
 from ledger.domain.events import CreditsRefunded, Regrant, operation_of
 from ledger.domain.values import PRIORITY_DEFAULT, derived_id
 

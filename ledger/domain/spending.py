@@ -9,7 +9,14 @@ from msgspec.structs import replace
 from ledger.domain.account import Account
 from ledger.domain.burndown import burn_down, give_back, take, total
 from ledger.domain.catalog import Catalog
-from ledger.domain.commands import Capture, CaptureUpTo, Deduct, Extend, Release, Reserve
+from ledger.domain.commands import (
+    Capture,
+    CaptureUpTo,
+    Deduct,
+    Extend,
+    Release,
+    Reserve,
+)
 from ledger.domain.entities import Draw, Operation, OperationStatus, Overage, Price
 from ledger.domain.errors import (
     CaptureExceedsReservation,

@@ -1,0 +1,247 @@
+"""The accounts and catalogs that the writer holds in memory, bounded, and how they get there."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections import OrderedDict
+from collections.abc import Iterable
+from copy import deepcopy
+from datetime import UTC, datetime
+from uuid import UUID
+
+import msgspec
+
+from ledger.chain import GENESIS
+from ledger.codec import UnknownEvent
+from ledger.domain.account import Account, Snapshot
+from ledger.domain.catalog import Catalog, evolve_catalog
+from ledger.domain.events import CatalogEvent
+from ledger.domain.evolve import evolve
+from ledger.domain.operations import OperationEvent, is_operation_event, recall
+from ledger.reading import recorded_from_row
+from ledger.records import Recorded
+from ledger.store import Session, StoredSnapshot
+
+log = logging.getLogger(__name__)
+
+SHARED_BATCHES = 1_000
+"""For how many batches a stream that another process wrote is caught up before it is decided on."""
+
+NEVER = datetime(1970, 1, 1, tzinfo=UTC)
+
+SNAPSHOT_FORMAT = hashlib.sha256(msgspec.json.encode(msgspec.json.schema(Snapshot))).digest()
+"""Names the shape of a snapshot: one of another shape is as good as none."""
+
+_snapshot_encoder = msgspec.msgpack.Encoder()
+_snapshot_decoder = msgspec.msgpack.Decoder(Snapshot)
+
+
+class Entry:
+    """A stream's state, and where in the stream it stands."""
+
+    __slots__ = (
+        "before",
+        "hash",
+        "position",
+        "recorded_at",
+        "shared_until",
+        "snapshot_version",
+        "state",
+        "stream",
+        "unreadable",
+    )
+
+    def __init__(self, stream: UUID, state: Account | Catalog) -> None:
+        """Start before the stream's first event."""
+        self.stream = stream
+        self.state = state
+        self.hash = GENESIS
+        self.position = 0
+        self.recorded_at = NEVER
+        self.snapshot_version = 0
+        self.shared_until = 0
+        """The batch up to which this stream counts as written by other processes too."""
+        self.unreadable = False
+        """Whether the stream has events of a version this process does not know."""
+        self.before: Entry | None = None
+        """What to go back to if this batch cannot be written; None: nothing kept, load again."""
+
+    @property
+    def account(self) -> Account:
+        """The state, of an account's stream."""
+        assert isinstance(self.state, Account)
+        return self.state
+
+    @property
+    def catalog(self) -> Catalog:
+        """The state, of a catalog's stream."""
+        assert isinstance(self.state, Catalog)
+        return self.state
+
+    def fold(self, recorded: Recorded, digest: bytes) -> None:
+        """Take in an event that stands in the ledger."""
+        assert recorded.version == self.state.version + 1, "a stream has no gaps"
+        self.evolve(recorded.event)
+        self.hash, self.position, self.recorded_at = digest, recorded.position, recorded.recorded_at
+
+    def evolve(self, event: object) -> None:
+        """Change the state by one event."""
+        if isinstance(self.state, Catalog):
+            assert isinstance(event, CatalogEvent)
+            evolve_catalog(self.state, event)
+        else:
+            evolve(self.state, event)  # type: ignore[arg-type]
+
+    def keep(self) -> None:
+        """Keep the state as it is now, to go back to."""
+        if self.before is not None:
+            return
+        kept = Entry(self.stream, self.state)
+        if isinstance(self.state, Account):
+            kept.state = self.state.fork()
+        else:
+            kept.state = deepcopy(self.state)
+        kept.hash, kept.position, kept.recorded_at = self.hash, self.position, self.recorded_at
+        kept.snapshot_version, kept.shared_until = self.snapshot_version, self.shared_until
+        self.before = kept
+
+    def snapshot(self) -> StoredSnapshot:
+        """Return the account's state as it is stored."""
+        return StoredSnapshot(
+            stream=self.stream,
+            version=self.state.version,
+            format=SNAPSHOT_FORMAT,
+            state=_snapshot_encoder.encode(self.account.snapshot()),
+            position=self.position,
+            recorded_at=self.recorded_at,
+            hash=self.hash,
+        )
+
+
+class Cache:
+    """Entries by stream; the least used go first."""
+
+    def __init__(self, entries_max: int) -> None:
+        """Hold at most `entries_max` entries, once a batch is done."""
+        self.entries_max = entries_max
+        self._entries: OrderedDict[UUID, Entry] = OrderedDict()
+        self._shared: dict[UUID, int] = {}
+
+    def __len__(self) -> int:
+        """Return how many streams are held."""
+        return len(self._entries)
+
+    def __getitem__(self, stream: UUID) -> Entry:
+        """Return a stream that `load` has loaded."""
+        return self._entries[stream]
+
+    def get(self, stream: UUID) -> Entry | None:
+        """Return a stream if it is held."""
+        return self._entries.get(stream)
+
+    def load(
+        self, session: Session, wanted: dict[UUID, bool], batch: int, fresh: Iterable[UUID] = ()
+    ) -> None:
+        """Have every stream of `wanted` (True: a catalog's) at hand.
+
+        Those that other processes write too, and those in `fresh`, are caught up with the store.
+        """
+        afters: dict[UUID, int] = {}
+        missing: list[UUID] = []
+        for stream, is_catalog in wanted.items():
+            entry = self._entries.get(stream)
+            if entry is None:
+                entry = Entry(stream, Catalog() if is_catalog else Account())
+                entry.shared_until = self._shared.pop(stream, 0)
+                self._entries[stream] = entry
+                missing.append(stream)
+            else:
+                self._entries.move_to_end(stream)
+                if entry.shared_until >= batch:
+                    afters[stream] = entry.state.version
+        for stream in fresh:
+            afters[stream] = self._entries[stream].state.version
+        try:
+            self._restore(session, [stream for stream in missing if not wanted[stream]])
+            afters.update((stream, self._entries[stream].state.version) for stream in missing)
+            self._catch_up(session, afters)
+        except BaseException:
+            self.forget(missing)
+            self.forget(afters)
+            raise
+
+    def recall(self, session: Session, wanted: set[tuple[UUID, str]]) -> None:
+        """Put closed operations back at the hand of their accounts, where they exist."""
+        events: dict[tuple[UUID, str], list[OperationEvent]] = {}
+        for recorded, subject in session.of_subjects(wanted):
+            assert is_operation_event(recorded.event)
+            events.setdefault((recorded.stream, subject), []).append(recorded.event)
+        for (stream, subject), story in events.items():
+            operation = recall(story)
+            account = self._entries[stream].account
+            if operation is not None and subject not in account.operations:
+                if operation.status == "open":
+                    # Another process opened it since: the account is behind, and will be told so.
+                    continue
+                account.put_operation(operation)
+
+    def undo(self, streams: Iterable[UUID], batch: int) -> None:
+        """Go back to what stood before this batch: its events were not written.
+
+        Somebody else writes these streams, so from now on they are caught up first.
+        """
+        for stream in streams:
+            entry = self._entries.pop(stream, None)
+            if entry is None:
+                continue
+            if entry.before is None:
+                self._shared[stream] = batch + SHARED_BATCHES
+            else:
+                entry.before.shared_until = batch + SHARED_BATCHES
+                self._entries[stream] = entry.before
+
+    def forget(self, streams: Iterable[UUID]) -> None:
+        """Drop streams whose state is not known to be what the store has."""
+        for stream in list(streams):
+            self._entries.pop(stream, None)
+
+    def settle(self, streams: Iterable[UUID]) -> None:
+        """Accept what this batch did to `streams`, and make room."""
+        for stream in streams:
+            entry = self._entries.get(stream)
+            if entry is not None:
+                entry.before = None
+                if entry.unreadable:
+                    del self._entries[stream]
+                elif isinstance(entry.state, Account):
+                    entry.state.trim()
+        while len(self._entries) > self.entries_max:
+            self._entries.popitem(last=False)
+        while len(self._shared) > self.entries_max:
+            del self._shared[next(iter(self._shared))]
+
+    def _restore(self, session: Session, streams: list[UUID]) -> None:
+        if not streams:
+            return
+        for stored in session.snapshots(streams, SNAPSHOT_FORMAT):
+            entry = self._entries[stored.stream]
+            entry.state = Account.restore(_snapshot_decoder.decode(stored.state))
+            entry.hash, entry.position = stored.hash, stored.position
+            entry.recorded_at = stored.recorded_at
+            entry.snapshot_version = stored.version
+
+    def _catch_up(self, session: Session, afters: dict[UUID, int]) -> None:
+        if not afters:
+            return
+        for count, (stream, row, digest) in enumerate(session.tails(afters)):
+            entry = self._entries[stream]
+            if entry.unreadable:
+                continue
+            try:
+                entry.fold(recorded_from_row(row), digest)
+            except UnknownEvent as error:
+                log.error("cache.unknown_event: %s", error)  # noqa: TRY400 - no bug of ours
+                entry.unreadable = True
+            if count % 1_000 == 0 and isinstance(entry.state, Account):
+                entry.state.trim()

@@ -1,0 +1,231 @@
+"""The ledger's store on PostgreSQL: sessions of the writer, and reading by stream and by position."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any, LiteralString
+from uuid import UUID
+
+from msgspec import Struct
+from psycopg import Connection
+from psycopg.rows import tuple_row
+
+from ledger import guard
+from ledger.append import LOCK, Appended, Rows, append
+from ledger.reading import COLUMNS, recorded_from_row
+from ledger.recorder import LedgerRecorder, construct_factory
+from ledger.records import Recorded
+
+TAIL_CHUNK = 5_000
+"""Events of one stream that are loaded in one go."""
+
+SELECT_TAILS: LiteralString = (
+    "SELECT " + COLUMNS + ", e.hash FROM unnest(%(streams)b::uuid[], %(afters)b::bigint[])"
+    " AS t(stream, after) CROSS JOIN LATERAL ("
+    " SELECT * FROM scrip.ledger_events l"
+    " WHERE l.originator_id = t.stream AND l.originator_version > t.after"
+    " ORDER BY l.originator_version LIMIT %(chunk)s) e"
+    " ORDER BY e.originator_id, e.originator_version"
+)
+SELECT_SUBJECTS: LiteralString = (
+    "SELECT " + COLUMNS + ", e.subject FROM unnest(%(streams)b::uuid[], %(subjects)b::text[])"
+    " AS t(stream, subject)"
+    " JOIN scrip.ledger_events e ON e.originator_id = t.stream AND e.subject = t.subject"
+    " ORDER BY e.originator_id, e.subject, e.originator_version"
+)
+SELECT_RECEIPTS: LiteralString = (
+    "SELECT " + COLUMNS + ", e.content FROM unnest(%(streams)b::uuid[], %(keys)b::text[])"
+    " AS t(stream, key)"
+    " JOIN scrip.ledger_events e ON e.originator_id = t.stream AND e.key = t.key"
+)
+SELECT_AFTER: LiteralString = (
+    "SELECT " + COLUMNS + " FROM scrip.ledger_events e WHERE e.notification_id > %(position)s"
+    " ORDER BY e.notification_id LIMIT %(limit)s"
+)
+SELECT_STREAM: LiteralString = (
+    "SELECT " + COLUMNS + " FROM scrip.ledger_events e"
+    " WHERE e.originator_id = %(stream)s AND e.originator_version > %(after)s"
+    " ORDER BY e.originator_version LIMIT %(limit)s"
+)
+SELECT_MAX = "SELECT max(notification_id) FROM scrip.ledger_events"
+SELECT_SNAPSHOTS = """
+SELECT originator_id, version, state, position, recorded_at, hash
+FROM scrip.snapshots WHERE originator_id = ANY(%(streams)b::uuid[]) AND format = %(format)s
+"""
+UPSERT_SNAPSHOT = """
+INSERT INTO scrip.snapshots (originator_id, version, format, state, position, recorded_at, hash)
+VALUES (%(stream)s, %(version)s, %(format)s, %(state)s, %(position)s, %(recorded_at)s, %(hash)s)
+ON CONFLICT (originator_id) DO UPDATE
+SET version = excluded.version, format = excluded.format, state = excluded.state,
+    position = excluded.position, recorded_at = excluded.recorded_at, hash = excluded.hash
+WHERE scrip.snapshots.version < excluded.version OR scrip.snapshots.format <> excluded.format
+"""
+
+
+class StoredSnapshot(Struct, frozen=True, kw_only=True):
+    """A snapshot as it is stored: the state's bytes, and where in its stream they were taken."""
+
+    stream: UUID
+    version: int
+    format: bytes
+    state: bytes
+    position: int
+    recorded_at: datetime
+    hash: bytes
+
+
+class Session:
+    """The writer's way to the store: on one connection, with or without the append lock."""
+
+    def __init__(self, connection: Connection[Any], *, locked: bool) -> None:
+        """Use `connection`; with `locked`, inside a transaction that holds the lock."""
+        self.connection = connection
+        self.locked = locked
+
+    def append(self, rows: Rows) -> Appended:
+        """Write a batch; see `ledger.append`."""
+        return append(self.connection, rows, locked=self.locked)
+
+    def tails(self, afters: dict[UUID, int]) -> Iterator[tuple[UUID, tuple[Any, ...], bytes]]:
+        """Yield the rows after the version named for each stream, by version, with their hashes.
+
+        A row is one of COLUMNS, not yet understood.
+        """
+        while afters:
+            seen: dict[UUID, int] = {}
+            parameters = {
+                "streams": list(afters),
+                "afters": list(afters.values()),
+                "chunk": TAIL_CHUNK,
+            }
+            last: dict[UUID, int] = {}
+            for row in self._rows(SELECT_TAILS, parameters):
+                stream, version = row[1], row[2]
+                seen[stream] = seen.get(stream, 0) + 1
+                last[stream] = version
+                yield stream, row[:-1], row[-1]
+            afters = {stream: last[stream] for stream, n in seen.items() if n == TAIL_CHUNK}
+
+    def snapshots(self, streams: list[UUID], format_: bytes) -> list[StoredSnapshot]:
+        """Return what snapshots there are of `streams` in this format."""
+        rows = self._rows(SELECT_SNAPSHOTS, {"streams": streams, "format": format_})
+        return [
+            StoredSnapshot(
+                stream=stream,
+                version=version,
+                format=format_,
+                state=state,
+                position=position,
+                recorded_at=recorded_at,
+                hash=digest,
+            )
+            for stream, version, state, position, recorded_at, digest in rows
+        ]
+
+    def of_subjects(self, subjects: Iterable[tuple[UUID, str]]) -> Iterator[tuple[Recorded, str]]:
+        """Yield the events about each (stream, subject), by version."""
+        wanted = list(subjects)
+        parameters = {
+            "streams": [stream for stream, _ in wanted],
+            "subjects": [subject for _, subject in wanted],
+        }
+        for row in self._rows(SELECT_SUBJECTS, parameters):
+            yield recorded_from_row(row[:-1]), row[-1]
+
+    def receipts(
+        self, keys: Iterable[tuple[UUID, str]]
+    ) -> dict[tuple[UUID, str], tuple[Recorded, bytes]]:
+        """Return the event, and the content it was asked with, of each (stream, key) there is."""
+        wanted = list(keys)
+        parameters = {
+            "streams": [stream for stream, _ in wanted],
+            "keys": [key for _, key in wanted],
+        }
+        found = {}
+        for row in self._rows(SELECT_RECEIPTS, parameters):
+            recorded = recorded_from_row(row[:-1])
+            assert recorded.key is not None
+            found[recorded.stream, recorded.key] = (recorded, row[-1])
+        return found
+
+    def _rows(self, query: LiteralString, parameters: dict[str, Any]) -> list[tuple[Any, ...]]:
+        with self.connection.cursor(row_factory=tuple_row, binary=True) as cursor:
+            return cursor.execute(query, parameters, prepare=True).fetchall()
+
+
+class Store:
+    """The ledger's store. Safe to share between threads; holds its own connections."""
+
+    def __init__(self, recorder: LedgerRecorder) -> None:
+        """Use the library's recorder, and its connections."""
+        self.recorder = recorder
+
+    @classmethod
+    def open(
+        cls,
+        url: str,
+        *,
+        pool_size: int = 5,
+        statement_timeout_ms: int = 5_000,
+        lock_timeout_ms: int = 2_000,
+    ) -> Store:
+        """Connect as the services' role. Raises guard.RefusedToStart where the ledger is not safe."""
+        options = (
+            f"-c statement_timeout={statement_timeout_ms} -c lock_timeout={lock_timeout_ms}"
+            " -c timezone=UTC"
+        )
+        factory = construct_factory(url, pool_size=pool_size, options=options)
+        recorder = factory.application_recorder()
+        assert isinstance(recorder, LedgerRecorder)
+        try:
+            with recorder.datastore.get_connection() as connection:
+                guard.check(connection)
+        except BaseException:
+            factory.close()
+            raise
+        return cls(recorder)
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.recorder.datastore.close()
+
+    @contextmanager
+    def session(self, *, locked: bool = False) -> Iterator[Session]:
+        """Open a session of the writer. With `locked`, it is one transaction under the append lock."""
+        with self.recorder.datastore.get_connection() as connection:
+            if not locked:
+                yield Session(connection, locked=False)
+                return
+            with connection.transaction():
+                connection.execute(LOCK)
+                yield Session(connection, locked=True)
+
+    def events_after(self, position: int, limit: int) -> list[Recorded]:
+        """Return the next events of the whole ledger, in position order."""
+        return self._recorded(SELECT_AFTER, {"position": position, "limit": limit})
+
+    def events_of(self, stream: UUID, after_version: int = 0, limit: int = 1_000) -> list[Recorded]:
+        """Return the next events of one stream, in version order."""
+        parameters = {"stream": stream, "after": after_version, "limit": limit}
+        return self._recorded(SELECT_STREAM, parameters)
+
+    def max_position(self) -> int:
+        """Return the position of the newest event, 0 if there is none."""
+        return self.recorder.max_notification_id() or 0
+
+    def save_snapshot(self, snapshot: StoredSnapshot) -> None:
+        """Keep a snapshot, unless a newer one is kept."""
+        parameters = {name: getattr(snapshot, name) for name in snapshot.__struct_fields__}
+        with self.recorder.datastore.get_connection() as connection:
+            connection.execute(UPSERT_SNAPSHOT, parameters)
+
+    def _recorded(self, query: LiteralString, parameters: dict[str, Any]) -> list[Recorded]:
+        with (
+            self.recorder.datastore.get_connection() as connection,
+            connection.cursor(row_factory=tuple_row, binary=True) as cursor,
+        ):
+            return [
+                recorded_from_row(row) for row in cursor.execute(query, parameters, prepare=True)
+            ]
