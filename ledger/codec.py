@@ -32,7 +32,7 @@ class UnknownEvent(Exception):
         self.name = name
 
 
-class Stored(Struct, kw_only=True, omit_defaults=True):
+class Stored(Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """What one event's state holds: who and why, the event's data, the balance after it."""
 
     by: str
@@ -94,6 +94,11 @@ def decode(name: str, state: bytes) -> Fact:
     )
 
 
+def version_of(name: str) -> int:
+    """Return the version that a permanent event name ends in."""
+    return int(name.rsplit(".v", 1)[1])
+
+
 def _upcast(name: str, data: msgspec.Raw) -> Event:
     value = msgspec.json.decode(data)
     first = name
@@ -101,7 +106,7 @@ def _upcast(name: str, data: msgspec.Raw) -> Event:
         upcast = UPCASTS.get(name)
         if upcast is None:
             stem = first.rsplit(".", 1)[0]
-            known = max((known for known in NAMES if known.startswith(f"{stem}.v")), default=None)
-            raise UnknownEvent(first, known)
+            known = (name for name in NAMES if name.rsplit(".", 1)[0] == stem)
+            raise UnknownEvent(first, max(known, key=version_of, default=None))
         name, value = upcast(value)
     return msgspec.convert(value, NAMES[name])

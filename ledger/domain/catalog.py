@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import assert_never
 
 from msgspec import Struct, field
+from msgspec.structs import asdict
 
+from ledger.domain.bounds import check_amount, check_count
 from ledger.domain.commands import (
     CatalogCommand,
     SetFeature,
@@ -14,6 +16,7 @@ from ledger.domain.commands import (
 )
 from ledger.domain.errors import InvalidCommand
 from ledger.domain.events import CatalogEvent, FeatureSet, RateCardSet, RefundPolicySet
+from ledger.domain.values import REGRANT_DAYS_MAX
 
 
 class Catalog(Struct):
@@ -34,6 +37,7 @@ def decide_catalog(catalog: Catalog, command: CatalogCommand) -> CatalogEvent:
     """Return the new version that `command` makes."""
     match command:
         case SetFeature():
+            check_amount("unit_price", command.unit_price)
             return FeatureSet(
                 feature=command.feature,
                 version=len(catalog.features.get(command.feature, ())) + 1,
@@ -44,12 +48,16 @@ def decide_catalog(catalog: Catalog, command: CatalogCommand) -> CatalogEvent:
         case SetRateCard():
             if not command.models:
                 raise InvalidCommand(field="models", rule="must name at least one model")
+            for model, rates in command.models.items():
+                for field_name, amount in asdict(rates).items():
+                    check_amount(f"models.{model}.{field_name}", amount)
             return RateCardSet(
                 feature=command.feature,
                 version=len(catalog.rate_cards.get(command.feature, ())) + 1,
                 models=command.models,
             )
         case SetRefundPolicy():
+            check_count("regrant_days", command.regrant_days, 1, REGRANT_DAYS_MAX)
             return RefundPolicySet(
                 version=len(catalog.refund_policies) + 1, regrant_days=command.regrant_days
             )

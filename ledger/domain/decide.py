@@ -12,6 +12,7 @@ from typing import assert_never
 
 from ledger.domain import spending
 from ledger.domain.account import ACTIVATES, RESERVATION_ENDS, Account
+from ledger.domain.bounds import check_amount, check_count
 from ledger.domain.burndown import burn_down, give_back
 from ledger.domain.catalog import Catalog
 from ledger.domain.commands import (
@@ -53,7 +54,13 @@ from ledger.domain.events import (
 )
 from ledger.domain.evolve import evolve
 from ledger.domain.refunds import refund
-from ledger.domain.values import GRANTS_MAX, PRIORITY_DEFAULT, TOTAL_MAX, derived_id
+from ledger.domain.values import (
+    GRANTS_MAX,
+    PRIORITY_DEFAULT,
+    PRIORITY_MAX,
+    TOTAL_MAX,
+    derived_id,
+)
 
 NO_PRICES = Catalog()
 
@@ -162,6 +169,7 @@ def _act(  # noqa: PLR0911 - one answer a command
 
 
 def _put_account(account: Account, command: PutAccount) -> AccountEvent:
+    check_amount("overdraft_limit", command.overdraft_limit)
     event = AccountUpdated if account.opened else AccountOpened
     return event(
         label=command.label,
@@ -181,6 +189,9 @@ def _grant(account: Account, command: GrantCredits, now: datetime, key: str) -> 
     name = command.id or derived_id("grt", key)
     if name in account.grants:
         raise GrantExists(grant=name)
+    check_amount("amount", command.amount, lowest=1)
+    check_amount("cost_basis", command.cost_basis)
+    check_count("priority", command.priority, 0, PRIORITY_MAX)
     effective_at = command.effective_at or now
     if command.expires_at is not None and command.expires_at <= max(now, effective_at):
         raise InvalidCommand(
@@ -208,7 +219,8 @@ def _revoke(account: Account, command: RevokeGrant) -> GrantRevoked:
     grant = account.grants.get(command.grant)
     if grant is None:
         raise GrantNotFound(grant=command.grant)
-    if grant.status == "revoked" or (grant.status == "expired" and not command.clawback):
+    ended = grant.status in {"expired", "revoked"}
+    if grant.clawed_back or (ended and not command.clawback):
         raise GrantClosed(grant=grant.id, grant_status=grant.status)
     pending = grant.status == "pending"
     return GrantRevoked(
@@ -222,6 +234,7 @@ def _revoke(account: Account, command: RevokeGrant) -> GrantRevoked:
 
 def _adjust(account: Account, command: Adjust, now: datetime, key: str) -> BalanceAdjusted:
     name = derived_id("adj", key)
+    check_amount("amount", abs(command.amount))
     if command.amount == 0:
         raise InvalidCommand(field="amount", rule="must not be 0")
     if command.amount < 0:

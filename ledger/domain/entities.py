@@ -16,14 +16,14 @@ Overage = Literal["reject", "draw", "debt"]
 Bucket = Literal["available", "expired", "revoked"]
 
 
-class Draw(Struct, frozen=True):
+class Draw(Struct, frozen=True, forbid_unknown_fields=True):
     """What one grant pays or sets aside."""
 
     grant: str
     amount: Credits
 
 
-class Return(Struct, frozen=True, omit_defaults=True):
+class Return(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """What goes back into one grant, and where it lies from then on."""
 
     grant: str
@@ -31,14 +31,14 @@ class Return(Struct, frozen=True, omit_defaults=True):
     to: Bucket = "available"
 
 
-class Source(Struct, frozen=True):
+class Source(Struct, frozen=True, forbid_unknown_fields=True):
     """Where a grant comes from: a payment, a plan, an adjustment, a refund."""
 
     type: str
     id: str
 
 
-class Usage(Struct, frozen=True, omit_defaults=True):
+class Usage(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """What a model call consumed. Cached input tokens are not counted among the input tokens."""
 
     input_tokens: int = 0
@@ -46,7 +46,7 @@ class Usage(Struct, frozen=True, omit_defaults=True):
     cached_input_tokens: int = 0
 
 
-class Rates(Struct, frozen=True, omit_defaults=True):
+class Rates(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """What one model costs: micro-credits for a million tokens of each kind, and at least `minimum`."""
 
     input_per_million: Credits
@@ -55,7 +55,7 @@ class Rates(Struct, frozen=True, omit_defaults=True):
     minimum: Credits = 0
 
 
-class Metered(Struct, frozen=True, omit_defaults=True):
+class Metered(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """How much of a feature was used: a quantity of its unit, or tokens."""
 
     quantity: Quantity = 0
@@ -84,7 +84,7 @@ class Metered(Struct, frozen=True, omit_defaults=True):
         )
 
 
-class Price(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Price(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """How an amount came about: the price and its version, the quantities, the result.
 
     Either `unit_price` and `quantity`, or `model`, `rates` and `usage`. `amount` is rounded up, once.
@@ -184,7 +184,7 @@ class Operation(Struct, frozen=True, kw_only=True, omit_defaults=True):
         return sum(draw.amount for draw in self.pinned) + self.overdraft
 
 
-class Balance(Struct, kw_only=True, omit_defaults=True):
+class Balance(Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """Where an account's credits are.
 
     granted = available + pending + reserved + consumed + expired + revoked, with `debt` beside it.

@@ -78,7 +78,7 @@ class OperationExists(LedgerError):
 
 
 class GrantClosed(LedgerError):
-    """The grant has already been revoked, or has expired with nothing left to revoke."""
+    """The grant has ended, so nothing is left to revoke; or it has been clawed back before."""
 
     code, status = "grant_closed", 409
 

@@ -206,14 +206,20 @@ class CreditsDeducted(
 
 
 class Regrant(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """The new grant that a refund makes where the old one cannot take the credits back."""
+    """A new grant that another event makes: an adjustment, or a refund of what cannot go back.
+
+    `instead_of` is the expired grant that it stands for, whose properties it has but for its life.
+    """
 
     grant: str
     amount: Credits
     kind: GrantKind
     priority: int
+    scope: tuple[str, ...] = ()
     effective_at: datetime
     expires_at: datetime | None = None
+    cost_basis: int | None = None
+    instead_of: str | None = None
     debt_repaid: Credits = 0
 
 
@@ -223,8 +229,10 @@ class CreditsRefunded(
     """Spent credits were given back: amount = returns + debt_cancelled + debt_regranted.
 
     `returns` name the grants that had paid, last drawn first. `debt_cancelled` had become debt and
-    is owed no longer; `debt_regranted` had been debt that was repaid since, and comes back in `regrant`.
+    is owed no longer; `debt_regranted` had been debt that was repaid since: a grant gives it back.
     `clawback_cancelled` is debt that a clawback had made of slices that are now refunded.
+    `regrants` are the new grants: for slices of expired grants one each, if the tenant's policy
+    says so; last, one without end for debt that had been repaid.
     """
 
     refund: str
@@ -234,7 +242,7 @@ class CreditsRefunded(
     debt_cancelled: Credits = 0
     debt_regranted: Credits = 0
     clawback_cancelled: Credits = 0
-    regrant: Regrant | None = None
+    regrants: tuple[Regrant, ...] = ()
     refunded: Credits
 
 

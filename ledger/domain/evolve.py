@@ -190,8 +190,10 @@ def _reserved(account: Account, event: CreditsReserved) -> None:
 def _extended(account: Account, event: ReservationExtended) -> None:
     _set_aside(account, event.draws)
     account.balance.overdraft_reserved += event.overdraft
+    moved = event.expires_at != account.operations[event.reservation].expires_at
     _advance(account, event.reservation, event)
-    account.add_deadline(event.expires_at, RESERVATION_ENDS, event.reservation)
+    if moved:
+        account.add_deadline(event.expires_at, RESERVATION_ENDS, event.reservation)
 
 
 def _captured(account: Account, event: ReservationCaptured) -> None:
@@ -222,8 +224,8 @@ def _deducted(account: Account, event: CreditsDeducted) -> None:
 def _refunded(account: Account, event: CreditsRefunded) -> None:
     _give_back(account, event.returns, spent=True)
     account.balance.debt -= event.debt_cancelled + event.clawback_cancelled
-    if event.regrant is not None:
-        _regranted(account, event.regrant)
+    for regrant in event.regrants:
+        _regranted(account, regrant)
     _advance(account, operation_of(event.deduction), event)
 
 
@@ -241,8 +243,10 @@ def _regranted(account: Account, regrant: Regrant) -> None:
         amount=regrant.amount,
         kind=regrant.kind,
         priority=regrant.priority,
+        scope=regrant.scope,
         effective_at=regrant.effective_at,
         expires_at=regrant.expires_at,
+        cost_basis=regrant.cost_basis,
         sequence=account.version,
     )
     _new_grant(account, grant, regrant.debt_repaid)

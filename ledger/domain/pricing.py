@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from ledger.domain.bounds import check_amount, check_count
 from ledger.domain.catalog import Catalog
 from ledger.domain.entities import Charge, Price, Rates, Usage
 from ledger.domain.errors import InvalidCommand, PriceNotFound
 from ledger.domain.events import FeatureSet, RateCardSet
-from ledger.domain.values import CREDITS_MAX, MICRO
+from ledger.domain.values import CREDITS_MAX, MICRO, TOKENS_MAX
 
 TOKENS_PER_PRICE = 1_000_000
 
@@ -25,6 +26,7 @@ def rate(
         raise InvalidCommand(
             field="amount", rule="or quantity or usage must be given, and only one of the three"
         )
+    _check(charge)
     if charge.amount is not None:
         return charge.amount, None
     feature = charge.feature or feature or (reserved.feature if reserved else None)
@@ -38,8 +40,18 @@ def rate(
         else _by_usage(feature, charge, catalog, reserved)
     )
     if price.amount > CREDITS_MAX:
-        raise InvalidCommand(field="usage", rule="costs more than one amount may be")
+        field = "usage" if charge.usage else "quantity"
+        raise InvalidCommand(field=field, rule="costs more than one amount may be")
     return price.amount, price
+
+
+def _check(charge: Charge) -> None:
+    check_amount("amount", charge.amount)
+    check_amount("quantity", charge.quantity)
+    if charge.usage is not None:
+        check_count("usage.input_tokens", charge.usage.input_tokens, 0, TOKENS_MAX)
+        check_count("usage.output_tokens", charge.usage.output_tokens, 0, TOKENS_MAX)
+        check_count("usage.cached_input_tokens", charge.usage.cached_input_tokens, 0, TOKENS_MAX)
 
 
 def _by_quantity(feature: str, quantity: int, catalog: Catalog, reserved: Price | None) -> Price:

@@ -22,13 +22,13 @@ from ledger.domain.values import PRIORITY_DEFAULT, derived_id
 class _Split(Struct):
     """How the slices of a refund end up, while it is being decided."""
 
-    returns: list[Return]
     debt_left: int
+    returns: list[Return] = []
+    lapsed: dict[str, int] = {}
+    """By expired grant, what a new grant shall give instead."""
     clawback_cancelled: int = 0
-    regranted: int = 0
-    regrant_lives: bool = True
-    """Whether the new grant gets a stated life; credits that repaid a debt come back without end."""
-    promotional_only: bool = True
+    repaid: int = 0
+    """What had been debt that later grants have repaid since: it comes back as a grant."""
 
 
 def refund(
@@ -44,13 +44,11 @@ def refund(
         raise InvalidCommand(field="amount", rule="must be more than 0")
     slices, was_debt = _last_drawn(deduction, amount)
     debt_cancelled = min(was_debt, account.balance.debt)
-    split = _Split(returns=[], debt_left=account.balance.debt - debt_cancelled)
+    split = _Split(debt_left=account.balance.debt - debt_cancelled)
     for piece in slices:
-        _return_slice(split, account.grants[piece.grant], piece.amount, regrant_days)
+        _return_slice(split, account.grants[piece.grant], piece.amount)
     debt_regranted = was_debt - debt_cancelled
-    if debt_regranted:
-        split.regranted += debt_regranted
-        split.regrant_lives = split.promotional_only = False
+    split.repaid += debt_regranted
     assert amount == total(split.returns) + debt_cancelled + debt_regranted
     return CreditsRefunded(
         refund=derived_id("rfd", key),
@@ -60,7 +58,7 @@ def refund(
         debt_cancelled=debt_cancelled,
         debt_regranted=debt_regranted,
         clawback_cancelled=split.clawback_cancelled,
-        regrant=_regrant(split, now, key, regrant_days),
+        regrants=_regrants(split, account, now, key, regrant_days),
         refunded=deduction.refunded + amount,
     )
 
@@ -94,7 +92,7 @@ def _last_drawn(deduction: Deduction, amount: int) -> tuple[list[Draw], int]:
     return slices, was_debt
 
 
-def _return_slice(split: _Split, grant: Grant, amount: int, regrant_days: int | None) -> None:
+def _return_slice(split: _Split, grant: Grant, amount: int) -> None:
     split.returns.append(Return(grant.id, amount, BUCKET_OF[grant.status]))
     if grant.clawed_back:
         # The clawback had made debt of this slice. It was not spent after all, so it is not owed;
@@ -102,24 +100,48 @@ def _return_slice(split: _Split, grant: Grant, amount: int, regrant_days: int | 
         cancelled = min(amount, split.debt_left)
         split.debt_left -= cancelled
         split.clawback_cancelled += cancelled
-        if amount > cancelled:
-            split.regranted += amount - cancelled
-            split.regrant_lives = split.promotional_only = False
-    elif grant.status == "expired" and regrant_days is not None:
-        split.regranted += amount
-        split.promotional_only = split.promotional_only and grant.kind == "promotional"
+        split.repaid += amount - cancelled
+    elif grant.status == "expired":
+        split.lapsed[grant.id] = split.lapsed.get(grant.id, 0) + amount
 
 
-def _regrant(split: _Split, now: datetime, key: str, regrant_days: int | None) -> Regrant | None:
-    if split.regranted == 0:
-        return None
-    life = timedelta(days=regrant_days or 0)
-    return Regrant(
-        grant=derived_id("grt", key),
-        amount=split.regranted,
-        kind="promotional" if split.promotional_only else "paid",
-        priority=PRIORITY_DEFAULT,
-        effective_at=now,
-        expires_at=now + life if split.regrant_lives else None,
-        debt_repaid=min(split.debt_left, split.regranted),
-    )
+def _regrants(
+    split: _Split, account: Account, now: datetime, key: str, regrant_days: int | None
+) -> tuple[Regrant, ...]:
+    """Return the new grants, whose first use is to repay what debt there is."""
+    regrants: list[Regrant] = []
+    if regrant_days is not None:
+        for name, amount in split.lapsed.items():
+            old = account.grants[name]
+            regrants.append(
+                Regrant(
+                    grant=derived_id("grt", f"{key}\0{len(regrants) + 1}"),
+                    amount=amount,
+                    kind=old.kind,
+                    priority=old.priority,
+                    scope=old.scope,
+                    effective_at=now,
+                    expires_at=now + timedelta(days=regrant_days),
+                    cost_basis=old.cost_basis,
+                    instead_of=name,
+                    debt_repaid=_repay(split, amount),
+                )
+            )
+    if split.repaid:
+        regrants.append(
+            Regrant(
+                grant=derived_id("grt", f"{key}\0{len(regrants) + 1}"),
+                amount=split.repaid,
+                kind="paid",
+                priority=PRIORITY_DEFAULT,
+                effective_at=now,
+                debt_repaid=_repay(split, split.repaid),
+            )
+        )
+    return tuple(regrants)
+
+
+def _repay(split: _Split, amount: int) -> int:
+    repaid = min(split.debt_left, amount)
+    split.debt_left -= repaid
+    return repaid

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from msgspec.structs import replace
 
 from ledger.domain.account import Account
+from ledger.domain.bounds import check_amount, check_count
 from ledger.domain.burndown import burn_down, give_back, take, total
 from ledger.domain.catalog import Catalog
 from ledger.domain.commands import (
@@ -37,7 +38,12 @@ from ledger.domain.events import (
     ReservationReleased,
 )
 from ledger.domain.pricing import rate
-from ledger.domain.values import CREDITS_MAX, OPEN_RESERVATIONS_MAX, derived_id
+from ledger.domain.values import (
+    CREDITS_MAX,
+    OPEN_RESERVATIONS_MAX,
+    TTL_SECONDS_MAX,
+    derived_id,
+)
 
 
 def reserve(
@@ -45,8 +51,9 @@ def reserve(
 ) -> CreditsReserved:
     """Set credits aside until a deadline, out of the grants, then of the overdraft."""
     name = _new_name(account, command.id, "rsv", key)
-    if account.open_count >= OPEN_RESERVATIONS_MAX:
-        raise LimitReached(limit="open_reservations", max=OPEN_RESERVATIONS_MAX)
+    _may_open(account)
+    check_amount("at_least", command.at_least)
+    check_count("ttl_seconds", command.ttl_seconds, 1, TTL_SECONDS_MAX)
     asked, price = rate(command.charge, prices)
     feature = price.feature if price else command.charge.feature
     draws, short = burn_down(account.payers(feature), asked)
@@ -70,6 +77,7 @@ def reserve(
 def deduct(account: Account, command: Deduct, key: str, prices: Catalog) -> CreditsDeducted:
     """Spend in one step, out of the grants, then of the overdraft, then as the overage says."""
     name = _new_name(account, command.id, "ded", key)
+    check_amount("at_least", command.at_least)
     asked, price = rate(command.charge, prices)
     feature = price.feature if price else command.charge.feature
     draws, short = burn_down(account.payers(feature), asked)
@@ -122,6 +130,8 @@ def capture_up_to(
     operation = account.operations.get(command.operation)
     opened: tuple[AccountEvent, ...] = ()
     if operation is None:
+        _may_open(account)
+        check_count("ttl_seconds", command.ttl_seconds, 1, TTL_SECONDS_MAX)
         event = _open_empty(command, now)
         operation = Operation(
             id=command.operation,
@@ -169,6 +179,8 @@ def extend(account: Account, command: Extend, now: datetime) -> ReservationExten
     assert operation.expires_at is not None
     if command.amount is None and command.ttl_seconds is None:
         raise InvalidCommand(field="amount", rule="or ttl_seconds must be given")
+    check_amount("amount", command.amount)
+    check_count("ttl_seconds", command.ttl_seconds, 1, TTL_SECONDS_MAX)
     expires_at = operation.expires_at
     if command.ttl_seconds is not None:
         expires_at = now + timedelta(seconds=command.ttl_seconds)
@@ -195,12 +207,16 @@ def extend(account: Account, command: Extend, now: datetime) -> ReservationExten
     )
 
 
+def _may_open(account: Account) -> None:
+    if account.open_count >= OPEN_RESERVATIONS_MAX:
+        raise LimitReached(limit="open_reservations", max=OPEN_RESERVATIONS_MAX)
+
+
 def _new_name(account: Account, asked: str | None, kind: str, key: str) -> str:
-    if asked is None:
-        return derived_id(kind, key)
-    if asked in account.operations:
-        raise OperationExists(id=asked, operation_status=account.operations[asked].status)
-    return asked
+    name = asked or derived_id(kind, key)
+    if name in account.operations:
+        raise OperationExists(id=name, operation_status=account.operations[name].status)
+    return name
 
 
 def _open_operation(account: Account, name: str) -> Operation:

@@ -32,6 +32,8 @@ TTL_SECONDS_MAX: Final = 30 * 24 * 3600
 PRIORITY_DEFAULT: Final = 100
 PRIORITY_MAX: Final = 1_000
 
+REGRANT_DAYS_MAX: Final = 36_500
+
 TOKENS_MAX: Final = 10**12
 """The most tokens of one kind that one usage may state."""
 
@@ -44,7 +46,8 @@ Quantity = Annotated[int, Meta(extra={"unit": "millionths"})]
 NAME_MAX: Final = 128
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:@|+-]*")
 DIGITS_MAX: Final = 40
-_DECIMAL = re.compile(r"(-?)([0-9]{1,40})(?:\.([0-9]{1,40}))?")
+LENGTH_MAX: Final = 100
+_DECIMAL = re.compile(r"(-?)([0-9]+)(?:\.([0-9]+))?")
 _TOO_FINE = f"must have at most {PLACES} decimal places"
 _TOO_LARGE = f"must be at most {CREDITS_MAX // MICRO}.{CREDITS_MAX % MICRO:06d}"
 
@@ -65,9 +68,11 @@ def parse_decimal(text: str | Decimal, *, signed: bool = False) -> int:
     if isinstance(text, Decimal):
         if not text.is_finite():
             raise ValueError("must be a finite number")
-        if text and not -DIGITS_MAX <= text.adjusted() <= DIGITS_MAX:
+        if text and abs(text.adjusted()) >= DIGITS_MAX:
             raise ValueError(_TOO_LARGE if text.adjusted() > 0 else _TOO_FINE)
         text = format(text, "f")
+    if len(text) > LENGTH_MAX:
+        raise ValueError(f"must be at most {LENGTH_MAX} characters")
     match = _DECIMAL.fullmatch(text)
     if match is None:
         raise ValueError('must be a decimal number such as "12.5", without spaces or exponent')

@@ -1,0 +1,24 @@
+"""The bounds of what a command may state. The edges check them as well, with the caller's words.
+
+Here they make sure that whatever asks, and by whichever way, no negative amount makes credits.
+"""
+
+from __future__ import annotations
+
+from ledger.domain.errors import InvalidCommand
+from ledger.domain.values import CREDITS_MAX, format_decimal
+
+
+def check_amount(field: str, amount: int | None, lowest: int = 0) -> None:
+    """Refuse millionths below `lowest` or above the largest single amount; None was not stated."""
+    if amount is not None and not lowest <= amount <= CREDITS_MAX:
+        raise InvalidCommand(
+            field=field,
+            rule=f"must be from {format_decimal(lowest)} to {format_decimal(CREDITS_MAX)}",
+        )
+
+
+def check_count(field: str, count: int | None, lowest: int, highest: int) -> None:
+    """Refuse a whole number that is out of bounds; None was not stated."""
+    if count is not None and not lowest <= count <= highest:
+        raise InvalidCommand(field=field, rule=f"must be from {lowest} to {highest}")
