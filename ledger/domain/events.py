@@ -117,7 +117,10 @@ class CreditsReserved(
 class ReservationExtended(
     Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True
 ):
-    """More was set aside, or for longer. `reserved` is the reservation's whole amount from now on."""
+    """More was set aside, or for longer. `reserved` is the reservation's whole amount from now on.
+
+    `pinned` and `overdraft_pinned` are all that is set aside now.
+    """
 
     reservation: str
     amount: Credits = 0
@@ -127,6 +130,7 @@ class ReservationExtended(
     reserved: Credits
     captured: Credits = 0
     pinned: tuple[Draw, ...] = ()
+    overdraft_pinned: Credits = 0
 
 
 class ReservationCaptured(

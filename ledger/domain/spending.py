@@ -204,6 +204,7 @@ def extend(account: Account, command: Extend, now: datetime) -> ReservationExten
         reserved=operation.amount + more,
         captured=operation.captured,
         pinned=operation.pinned + draws,
+        overdraft_pinned=operation.overdraft + overdraft,
     )
 
 
