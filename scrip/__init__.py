@@ -1,0 +1,1 @@
+"""The composition root: settings, logging, embedded servers, processes and the command line."""

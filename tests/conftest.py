@@ -1,0 +1,21 @@
+"""What every room's tests may use: a real PostgreSQL and a real nats-server, one per worker."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from scrip.embedded import EmbeddedNats, EmbeddedPostgres
+
+
+@pytest.fixture(scope="session")
+def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
+    """Run PostgreSQL; make databases on it with `create_database`, best from a template."""
+    with EmbeddedPostgres(tmp_path_factory.mktemp("postgres")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedNats]:
+    """Run nats-server with JetStream, which writes to disk before it acknowledges."""
+    with EmbeddedNats(tmp_path_factory.mktemp("nats")) as server:
+        yield server
