@@ -25,6 +25,7 @@ from typing import IO, Protocol
 
 CHILD_SCRIPT = Path(__file__).with_name("child.py")
 NOBODY_ID = 65534  # What `nobody` is where no such user is written down.
+OTHERS_MAY_RUN = stat.S_IROTH | stat.S_IXOTH
 LOG_TAIL_BYTES_MAX = 4_096
 
 HOST = "127.0.0.1"
@@ -122,8 +123,8 @@ def unprivileged(data: Path, *programs: Path) -> RunAs:
     uid, gid = _owner_instead_of_root(data)
     paths = [path.resolve() for path in (data, *programs)]
     closed = any(not _may_pass(folder, uid) for path in paths for folder in path.parents)
-    unreadable = any(program.stat().st_mode & 0o005 != 0o005 for program in programs)
-    return RunAs(uid=uid, gid=gid, keep_path_access=closed or unreadable)
+    shut = any(program.stat().st_mode & OTHERS_MAY_RUN != OTHERS_MAY_RUN for program in programs)
+    return RunAs(uid=uid, gid=gid, keep_path_access=closed or shut)
 
 
 def _owner_instead_of_root(data: Path) -> tuple[int, int]:
@@ -217,10 +218,21 @@ class Child:
 class Server(Protocol):
     """A server with its data in a folder: what it takes to run it, whoever runs the process."""
 
-    name: str
-    folder: Path
-    still_ending: Sequence[str]  # What it says when the run before it has not ended altogether.
-    stop_signals: Sequence[tuple[signal.Signals, float]]  # Each with the seconds it is given.
+    @property
+    def name(self) -> str:
+        """What it is called in the terminal."""
+
+    @property
+    def folder(self) -> Path:
+        """Where it keeps everything."""
+
+    @property
+    def still_ending(self) -> Sequence[str]:
+        """What it says when the run before it has not ended altogether."""
+
+    @property
+    def stop_signals(self) -> Sequence[tuple[signal.Signals, float]]:
+        """How to stop it: signals, each with the seconds it is given."""
 
     def prepare(self) -> None:
         """Lock the folder and make what the server needs in it."""
