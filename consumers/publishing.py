@@ -1,0 +1,118 @@
+"""Publish to JetStream without waiting for each answer, in the order of the calls.
+
+The client's own `publish_async` never resolves where JetStream refuses a message (its handler raises
+instead), and a task for each `publish` does not promise their order. So: one inbox, one future each.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Final, Self
+
+import msgspec
+from msgspec import Struct
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+
+ACK_SECONDS_MAX: Final = 10.0
+
+
+class Refused(Exception):
+    """JetStream did not store a message; the text says why."""
+
+
+class AckUnknown(Exception):
+    """No answer came in time. The message may have been stored, or may be stored later."""
+
+
+class _Error(Struct):
+    code: int = 0
+    err_code: int = 0
+    description: str = ""
+
+
+class Ack(Struct):
+    """JetStream's answer. `duplicate` says that it remembers the message's id, and stored nothing."""
+
+    stream: str = ""
+    seq: int = 0
+    duplicate: bool = False
+    error: _Error | None = None
+
+
+_decoder = msgspec.json.Decoder(Ack)
+
+
+class Publisher:
+    """A way to JetStream on a connection, for one task at a time."""
+
+    def __init__(self, client: Client) -> None:
+        """Use `client`; see `start`."""
+        self._client = client
+        self._inbox = client.new_inbox()
+        self._waiting: dict[str, asyncio.Future[Ack]] = {}
+        self._sent = 0
+        self._subscription: Subscription | None = None
+
+    async def start(self) -> Self:
+        """Begin to listen for answers."""
+        self._subscription = await self._client.subscribe(f"{self._inbox}.*", cb=self._answered)
+        return self
+
+    async def close(self) -> None:
+        """Stop listening. What was not answered is unknown."""
+        for future in self._waiting.values():
+            future.cancel()
+        self._waiting.clear()
+        if self._subscription is not None and not self._client.is_closed:
+            await self._subscription.unsubscribe()
+
+    async def send(
+        self, subject: str, payload: bytes, headers: Mapping[str, str]
+    ) -> asyncio.Future[Ack]:
+        """Send a message after all those before it; the future is its answer (see `wait`)."""
+        self._sent += 1
+        token = str(self._sent)
+        future: asyncio.Future[Ack] = asyncio.get_running_loop().create_future()
+        self._waiting[token] = future
+        future.add_done_callback(lambda _: self._waiting.pop(token, None))
+        await self._client.publish(
+            subject, payload, reply=f"{self._inbox}.{token}", headers=dict(headers)
+        )
+        return future
+
+    async def publish(self, subject: str, payload: bytes, headers: Mapping[str, str]) -> Ack:
+        """Send a message and wait until it is stored. Raises Refused or AckUnknown."""
+        return (await wait([await self.send(subject, payload, headers)]))[0]
+
+    async def _answered(self, message: Msg) -> None:
+        future = self._waiting.get(message.subject.rsplit(".", 1)[1])
+        if future is None or future.done():
+            return
+        if not message.data:
+            future.set_exception(Refused("no stream takes this subject"))
+            return
+        ack = _decoder.decode(message.data)
+        if ack.error is not None:
+            future.set_exception(Refused(f"{ack.error.description} ({ack.error.err_code})"))
+        else:
+            future.set_result(ack)
+
+
+async def wait(futures: list[asyncio.Future[Ack]], seconds: float = ACK_SECONDS_MAX) -> list[Ack]:
+    """Return all answers, in order. Raises the first refusal there is, else AckUnknown after a time."""
+    _, late = await asyncio.wait(futures, timeout=seconds)
+    for future in late:
+        future.cancel()
+    failures = [
+        error
+        for future in futures
+        if future not in late and (error := future.exception()) is not None
+    ]
+    if failures:
+        raise failures[0]
+    if late:
+        raise AckUnknown(f"{len(late)} of {len(futures)} messages were not answered in {seconds} s")
+    return [future.result() for future in futures]

@@ -1,0 +1,259 @@
+"""The JetStream streams that Scrip needs: what they keep, for how long, and on which subjects.
+
+NATS is never the record. What it loses of LEDGER is published again from PostgreSQL; GENERATION and
+DEAD hold what is nowhere else, so the server should sync every write (`sync_interval: always`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import urllib.request
+from typing import Final
+
+import msgspec
+import nats
+import structlog
+from msgspec import Struct
+from nats.aio.client import Client
+from nats.js import JetStreamContext
+from nats.js.api import (
+    AckPolicy,
+    ConsumerConfig,
+    DiscardPolicy,
+    PersistMode,
+    RetentionPolicy,
+    StorageType,
+    StreamConfig,
+    StreamInfo,
+)
+from nats.js.errors import NotFoundError
+
+log = structlog.get_logger(__name__)
+
+GENERATION: Final = "GENERATION"
+LEDGER: Final = "LEDGER"
+DEAD: Final = "DEAD"
+DURABLE: Final = "scrip-captures"
+"""The durable consumer on GENERATION that all workers share."""
+
+GENERATION_KINDS: Final = ("started", "progressed", "succeeded", "failed", "cancelled")
+GENERATION_SUBJECTS: Final = "scrip.*.generation.>"
+LEDGER_SUBJECTS: Final = "scrip.*.ledger.>"
+DEAD_SUBJECTS: Final = "scrip.*.dead.>"
+
+MESSAGE_BYTES_MAX: Final = 256 * 1024
+"""The largest generation event. A dead letter adds headers to it, and must fit what NATS carries."""
+
+GENERATION_MESSAGES_MAX: Final = 50_000_000
+LEDGER_MESSAGES_MAX: Final = 10_000_000
+DEAD_MESSAGES_MAX: Final = 1_000_000
+DEDUP_SECONDS: Final = 120.0
+LEDGER_DEDUP_SECONDS: Final = 2.0
+"""Short: order and exactness come from the fence (see `outbox`), and a purge does not empty NATS's
+memory of message ids, so that until the window is over it takes what it no longer has for stored."""
+
+ACK_WAIT_SECONDS: Final = 30.0
+ACKS_PENDING_MAX: Final = 10_000
+RECONNECT_SECONDS: Final = 0.5
+CONNECT_SECONDS_MAX: Final = 5
+API_SECONDS_MAX: Final = 5.0
+MONITOR_SECONDS_MAX: Final = 3.0
+
+
+class JetStreamUnsafe(Exception):
+    """JetStream may lose on a power cut what it has acknowledged; the text says what to set."""
+
+
+def stream_configs() -> list[StreamConfig]:
+    """Return the streams as they should be."""
+    return [
+        StreamConfig(
+            name=GENERATION,
+            description="What generation services did; kept until it is in the ledger",
+            subjects=[GENERATION_SUBJECTS],
+            # Full means that publishers are refused: what was acknowledged is never pushed out.
+            retention=RetentionPolicy.WORK_QUEUE,
+            discard=DiscardPolicy.NEW,
+            storage=StorageType.FILE,
+            max_msgs=GENERATION_MESSAGES_MAX,
+            max_msg_size=MESSAGE_BYTES_MAX,
+            duplicate_window=DEDUP_SECONDS,
+        ),
+        StreamConfig(
+            name=LEDGER,
+            description="Every ledger event, in order; made from PostgreSQL, and made again if lost",
+            subjects=[LEDGER_SUBJECTS],
+            retention=RetentionPolicy.LIMITS,
+            discard=DiscardPolicy.OLD,
+            storage=StorageType.FILE,
+            max_msgs=LEDGER_MESSAGES_MAX,
+            duplicate_window=LEDGER_DEDUP_SECONDS,
+            persist_mode=PersistMode.ASYNC,
+        ),
+        StreamConfig(
+            name=DEAD,
+            description="What could not be handled, with the reason; kept until somebody acts",
+            subjects=[DEAD_SUBJECTS],
+            retention=RetentionPolicy.LIMITS,
+            discard=DiscardPolicy.NEW,
+            storage=StorageType.FILE,
+            max_msgs=DEAD_MESSAGES_MAX,
+            duplicate_window=DEDUP_SECONDS,
+        ),
+    ]
+
+
+def consumer_config() -> ConsumerConfig:
+    """Return the durable consumer that workers share.
+
+    Deliveries are not limited: how often is enough depends on why, so `generations` decides it.
+    """
+    return ConsumerConfig(
+        name=DURABLE,
+        durable_name=DURABLE,
+        ack_policy=AckPolicy.EXPLICIT,
+        ack_wait=ACK_WAIT_SECONDS,
+        max_deliver=-1,
+        max_ack_pending=ACKS_PENDING_MAX,
+        filter_subject=GENERATION_SUBJECTS,
+    )
+
+
+async def connect(url: str, name: str) -> Client:
+    """Connect, and stay connected for ever: an outage of NATS is waited out, however long.
+
+    Tries until there is a server. The caller closes the connection.
+    """
+
+    async def on_error(error: Exception) -> None:
+        log.warning("nats.error", client=name, error=str(error) or type(error).__name__)
+
+    async def on_disconnect() -> None:
+        log.warning("nats.disconnected", client=name)
+
+    async def on_reconnect() -> None:
+        log.info("nats.reconnected", client=name)
+
+    async def on_close() -> None:
+        log.info("nats.closed", client=name)
+
+    return await nats.connect(
+        url.split(","),
+        name=name,
+        error_cb=on_error,
+        disconnected_cb=on_disconnect,
+        reconnected_cb=on_reconnect,
+        closed_cb=on_close,
+        max_reconnect_attempts=-1,
+        reconnect_time_wait=RECONNECT_SECONDS,
+        connect_timeout=CONNECT_SECONDS_MAX,
+        ping_interval=5,
+        max_outstanding_pings=2,
+    )
+
+
+def jetstream(client: Client) -> JetStreamContext:
+    """Return JetStream on a connection, with our timeout."""
+    return client.jetstream(timeout=API_SECONDS_MAX)
+
+
+async def ensure_streams(js: JetStreamContext) -> None:
+    """Create what streams are missing, and correct their limits. Any number of processes may do it."""
+    for config in stream_configs():
+        await _ensure_stream(js, config)
+    await js.add_consumer(GENERATION, consumer_config())
+
+
+async def _ensure_stream(js: JetStreamContext, config: StreamConfig) -> None:
+    assert config.name is not None
+    try:
+        found = await js.stream_info(config.name)
+    except NotFoundError:
+        await js.add_stream(config)
+        log.info("stream.created", stream=config.name)
+        return
+    if _differs(found, config):
+        # How many copies there are, where they lie and how they are synced is the operator's choice.
+        await js.update_stream(
+            config,
+            num_replicas=found.config.num_replicas,
+            placement=found.config.placement,
+            persist_mode=found.config.persist_mode,
+        )
+        log.info("stream.updated", stream=config.name)
+
+
+def _differs(found: StreamInfo, wanted: StreamConfig) -> bool:
+    names = (
+        "subjects",
+        "retention",
+        "discard",
+        "max_msgs",
+        "max_msg_size",
+        "duplicate_window",
+        "description",
+    )
+    return any(getattr(found.config, name) != getattr(wanted, name) for name in names)
+
+
+class _JetStreamConfig(Struct, frozen=True):
+    sync_always: bool = False
+
+
+class _JetStream(Struct, frozen=True):
+    config: _JetStreamConfig | None = None
+
+
+class _Varz(Struct, frozen=True):
+    jetstream: _JetStream = _JetStream()
+
+
+async def check_sync(monitor_url: str | None, *, refuse: bool = False) -> bool | None:
+    """Tell whether the server syncs every write, None if it cannot be told. Warns where it does not.
+
+    `monitor_url` is the server's monitoring address (`http_port`), such as http://127.0.0.1:8222.
+    With `refuse`, raises JetStreamUnsafe instead of warning.
+    """
+    if monitor_url is None:
+        return None
+    try:
+        varz = await asyncio.to_thread(_read_varz, monitor_url)
+    except (OSError, http.client.HTTPException, msgspec.MsgspecError) as error:
+        log.warning("nats.sync_unknown", error=str(error))
+        return None
+    always = varz.jetstream.config is not None and varz.jetstream.config.sync_always
+    if not always:
+        advice = "set `sync_interval: always` under `jetstream` in nats-server's configuration"
+        if refuse:
+            raise JetStreamUnsafe(f"JetStream does not sync every write; {advice}")
+        log.warning("nats.sync_is_not_always", advice=advice)
+    return always
+
+
+def _read_varz(monitor_url: str) -> _Varz:
+    assert monitor_url.startswith(("http://", "https://"))
+    address = f"{monitor_url.rstrip('/')}/varz"
+    with urllib.request.urlopen(address, timeout=MONITOR_SECONDS_MAX) as answer:  # noqa: S310 - the scheme is checked above
+        return msgspec.json.decode(answer.read(), type=_Varz)
+
+
+def token_of(tenant: str) -> str:
+    """Return a tenant as one token of a subject: a dot would begin the next."""
+    return tenant.replace(".", "%2E")
+
+
+def tenant_of(subject: str) -> str:
+    """Return the tenant in `scrip.<tenant>.…`. The inverse of `token_of`."""
+    return subject.split(".", 2)[1].replace("%2E", ".")
+
+
+def ledger_subject(tenant: str, event: str) -> str:
+    """Return where an event goes: `scrip.<tenant>.ledger.credits.reserved.v1`."""
+    return f"scrip.{token_of(tenant)}.ledger.{event}"
+
+
+def dead_subject(subject: str) -> str:
+    """Return where a dead letter goes: `scrip.<tenant>.dead.generation.started` for its original."""
+    scrip, tenant, rest = subject.split(".", 2)
+    return f"{scrip}.{tenant}.dead.{rest}"

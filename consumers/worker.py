@@ -1,0 +1,163 @@
+"""All that a worker process does, each part on its own: one that fails is started again alone."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+import psycopg
+import structlog
+from nats.aio.client import Client
+from nats.errors import Error as NatsError
+from psycopg.errors import UndefinedTable
+
+from consumers.deadlines import settle_deadlines
+from consumers.generations import capture_generations
+from consumers.health import Health, Part
+from consumers.outbox import StreamIsAhead, publish_ledger
+from consumers.publishing import AckUnknown, Refused
+from consumers.pulling import ConsumerGone
+from consumers.streams import API_SECONDS_MAX, check_sync, connect, jetstream
+from ledger.writer import Writer
+
+log = structlog.get_logger(__name__)
+
+RESTART_SECONDS_FIRST: Final = 0.25
+RESTART_SECONDS_MAX: Final = 15.0
+RESTART_DOUBLINGS_MAX: Final = 10
+STEADY_SECONDS: Final = 30.0
+"""A part that ran this long begins with short pauses again."""
+PROBE_SECONDS: Final = 5.0
+STOP_SECONDS_MAX: Final = 20.0
+
+OUTSIDE: Final = (
+    NatsError,
+    OSError,
+    TimeoutError,
+    psycopg.OperationalError,
+    UndefinedTable,
+    ConsumerGone,
+    Refused,
+    AckUnknown,
+    StreamIsAhead,
+)
+"""What goes wrong outside of Scrip. It is waited out; any other exception is a bug, and logged as one."""
+
+Run = Callable[[Part, asyncio.Event], Awaitable[None]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerDeps:
+    """What a worker works with. `database_url` is the services' role's."""
+
+    writer: Writer
+    database_url: str
+    nats_url: str
+    nats_monitor_url: str | None = None
+    refuse_lazy_sync: bool = False
+    health: Health = field(default_factory=Health)
+
+
+async def work(deps: WorkerDeps, stop: asyncio.Event) -> None:
+    """Work until `stop` is set; then finish what is in flight. The caller closes the writer.
+
+    Raises JetStreamUnsafe if NATS may lose what it acknowledges and `refuse_lazy_sync` is set.
+    NATS and PostgreSQL may come and go; what depends on them waits.
+    """
+    await check_sync(deps.nats_monitor_url, refuse=deps.refuse_lazy_sync)
+    parts = {
+        name: deps.health.part(name) for name in ("deadlines", "generations", "outbox", "nats")
+    }
+    deadlines = _supervised(
+        parts["deadlines"],
+        lambda part, stop: settle_deadlines(deps.database_url, deps.writer, part, stop),
+        stop,
+    )
+    async with asyncio.TaskGroup() as group:
+        # Expiry needs no NATS, so it does not wait for it.
+        group.create_task(deadlines)
+        client = await _connected(deps.nats_url, stop)
+        if client is None:
+            return
+        try:
+            await _with_nats(deps, client, parts, stop)
+        finally:
+            await client.close()
+
+
+async def _with_nats(
+    deps: WorkerDeps, client: Client, parts: dict[str, Part], stop: asyncio.Event
+) -> None:
+    runs: dict[str, Run] = {
+        "generations": lambda part, stop: capture_generations(client, deps.writer, part, stop),
+        "outbox": lambda part, stop: publish_ledger(client, deps.database_url, part, stop),
+        "nats": lambda part, stop: probe(client, part, stop),
+    }
+    async with asyncio.TaskGroup() as group:
+        for name, run in runs.items():
+            group.create_task(_supervised(parts[name], run, stop))
+
+
+async def _connected(url: str, stop: asyncio.Event) -> Client | None:
+    """Return a connection, however long that takes; None if `stop` comes first."""
+    connecting = asyncio.create_task(connect(url, "scrip-worker"))
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait({connecting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if connecting.done():
+        return connecting.result()
+    connecting.cancel()
+    await asyncio.gather(connecting, return_exceptions=True)
+    return None
+
+
+async def probe(client: Client, part: Part, stop: asyncio.Event) -> None:
+    """Ask JetStream how it is, so that one that is stuck is noticed also when there is no work."""
+    js = jetstream(client)
+    while not stop.is_set():
+        async with asyncio.timeout(API_SECONDS_MAX):
+            await js.account_info()
+        part.alive(connected=client.is_connected)
+        part.running()
+        await _paused(stop, PROBE_SECONDS)
+
+
+async def _supervised(part: Part, run: Run, stop: asyncio.Event) -> None:
+    """Run a part until `stop`; whenever it ends before that, start it again after a pause."""
+    failures = 0
+    loop = asyncio.get_running_loop()
+    while not stop.is_set():
+        began = loop.time()
+        try:
+            await run(part, stop)
+        except OUTSIDE as error:
+            why = f"{type(error).__name__}: {error}"
+            part.waiting(why)
+            log.warning("worker.part_waits", part=part.name, why=why)
+        except Exception as error:
+            part.failed(f"{type(error).__name__}: {error}")
+            log.exception("worker.part_failed", part=part.name, restarts=part.restarts)
+        if stop.is_set():
+            break
+        failures = 1 if loop.time() - began > STEADY_SECONDS else failures + 1
+        await _paused(stop, restart_seconds(failures))
+    part.stopped()
+    log.info("worker.part_stopped", part=part.name)
+
+
+def restart_seconds(failures: int) -> float:
+    """Return how long to wait after so many failures in a row: doubled each time, with jitter."""
+    doublings = min(failures - 1, RESTART_DOUBLINGS_MAX)
+    seconds = min(RESTART_SECONDS_FIRST * 2.0**doublings, RESTART_SECONDS_MAX)
+    return seconds * random.uniform(0.5, 1.0)  # noqa: S311 - not a secret
+
+
+async def _paused(stop: asyncio.Event, seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await stop.wait()
+    except TimeoutError:
+        return
