@@ -27,9 +27,12 @@ WITH batch AS (
     SELECT * FROM unnest(
         %(streams)b::uuid[], %(versions)b::bigint[], %(names)b::text[], %(states)b::bytea[],
         %(tenants)b::text[], %(accounts)b::text[], %(subjects)b::text[], %(keys)b::text[],
-        %(contents)b::bytea[], %(hashes)b::bytea[]
+        %(contents)b::bytea[], %(times)b::timestamptz[], %(hashes)b::bytea[]
     ) WITH ORDINALITY
-    AS t(stream, version, name, state, tenant, account, subject, key, content, hash, place)
+    AS t(
+        stream, version, name, state, tenant, account, subject, key, content, recorded_at, hash,
+        place
+    )
 ), stale AS MATERIALIZED (
     SELECT stream
     FROM unnest(%(expected)b::uuid[], %(nexts)b::bigint[]) AS t(stream, next)
@@ -56,8 +59,7 @@ WITH batch AS (
         originator_id, originator_version, topic, state, tenant, account, subject, key, content,
         recorded_at, hash
     )
-    SELECT stream, version, name, state, tenant, account, subject, key, content,
-        %(recorded_at)b, hash
+    SELECT stream, version, name, state, tenant, account, subject, key, content, recorded_at, hash
     FROM batch
     WHERE stream NOT IN (SELECT stream FROM stale)
         AND stream NOT IN (SELECT stream FROM used WHERE blocks)
@@ -87,7 +89,6 @@ class Rows(Struct, kw_only=True):
     are keys of commands that were refused: only told whether they have been used.
     """
 
-    recorded_at: datetime
     streams: list[UUID] = field(default_factory=list)
     versions: list[int] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
@@ -97,19 +98,21 @@ class Rows(Struct, kw_only=True):
     subjects: list[str | None] = field(default_factory=list)
     keys: list[str | None] = field(default_factory=list)
     contents: list[bytes | None] = field(default_factory=list)
+    times: list[datetime] = field(default_factory=list)
     hashes: list[bytes] = field(default_factory=list)
     expected: dict[UUID, int] = field(default_factory=dict)
     guards: list[UUID] = field(default_factory=list)
     probes: list[tuple[UUID, str]] = field(default_factory=list)
 
-    def add(  # noqa: PLR0913 - one argument a column
+    def add(
         self,
         previous: bytes,
         stream: UUID,
         version: int,
+        *,
         name: str,
         state: bytes,
-        *,
+        recorded_at: datetime,
         tenant: str = "",
         account: str | None = None,
         subject: str | None = None,
@@ -121,7 +124,7 @@ class Rows(Struct, kw_only=True):
             previous,
             stream,
             version,
-            self.recorded_at,
+            recorded_at,
             name=name,
             state=state,
             tenant=tenant,
@@ -139,13 +142,13 @@ class Rows(Struct, kw_only=True):
         self.subjects.append(subject)
         self.keys.append(key)
         self.contents.append(content)
+        self.times.append(recorded_at)
         self.hashes.append(digest)
         return digest
 
     def parameters(self) -> dict[str, Any]:
         """Return the parameters of APPEND."""
         return {
-            "recorded_at": self.recorded_at,
             "streams": self.streams,
             "versions": self.versions,
             "names": self.names,
@@ -155,6 +158,7 @@ class Rows(Struct, kw_only=True):
             "subjects": self.subjects,
             "keys": self.keys,
             "contents": self.contents,
+            "times": self.times,
             "hashes": self.hashes,
             "expected": list(self.expected),
             "nexts": list(self.expected.values()),
@@ -165,7 +169,7 @@ class Rows(Struct, kw_only=True):
 
 
 class Appended(Struct, frozen=True):
-    """What an append did: the positions of the rows written, in order, and what stood against others."""
+    """What an append did: the positions of the rows written, in order, and what was in the way."""
 
     positions: list[int]
     stale: frozenset[UUID]
@@ -204,7 +208,8 @@ def rows_of(connection: Connection[Any], events: Sequence[StoredEvent]) -> Rows:
     parameters = {"streams": list(firsts), "versions": [first - 1 for first in firsts.values()]}
     with connection.cursor(row_factory=tuple_row) as cursor:
         previous: dict[Any, bytes] = dict(cursor.execute(SELECT_LAST_HASHES, parameters).fetchall())
-    rows = Rows(recorded_at=datetime.now(UTC), expected=firsts)
+    now = datetime.now(UTC)
+    rows = Rows(expected=firsts)
     for event in events:
         stream = event.originator_id
         assert isinstance(stream, UUID)
@@ -212,7 +217,8 @@ def rows_of(connection: Connection[Any], events: Sequence[StoredEvent]) -> Rows:
             previous.get(stream, GENESIS),
             stream,
             event.originator_version,
-            event.topic,
-            event.state,
+            name=event.topic,
+            state=event.state,
+            recorded_at=now,
         )
     return rows

@@ -2,7 +2,7 @@
 
 A batch never answers from a state that is not the store's: what was decided on a stale stream is
 decided again, a refusal included; a key that has been used gets its first answer, whatever the
-command would be told now.
+command would be told now. And it never ends for others what one command or one stream spoils.
 """
 
 from __future__ import annotations
@@ -28,16 +28,15 @@ from ledger.domain.commands import (
     Refund,
     Reserve,
 )
-from ledger.domain.decide import NO_PRICES, decide, recalled_by
+from ledger.domain.decide import NO_PRICES, decide, recalled_by, settle
 from ledger.domain.errors import (
     IdempotencyMismatch,
     InternalError,
     LedgerError,
-    NewerEvents,
 )
 from ledger.domain.events import Event, subject_of
 from ledger.records import Order, Outcome, Recorded, stream_id
-from ledger.store import Session
+from ledger.store import Receipt, Session
 
 log = logging.getLogger(__name__)
 
@@ -48,9 +47,18 @@ Reading = Callable[[Entry, datetime], Any]
 class Pending:
     """A command that waits for its answer, or a reading of a stream (`read` is set)."""
 
-    __slots__ = ("answer", "attempts", "deadline", "is_catalog", "order", "read", "stream")
+    __slots__ = (
+        "_answer",
+        "attempts",
+        "deadline",
+        "fault",
+        "is_catalog",
+        "order",
+        "read",
+        "stream",
+    )
 
-    def __init__(  # noqa: PLR0913 - one argument an attribute
+    def __init__(
         self,
         stream: UUID,
         order: Order | None,
@@ -64,14 +72,42 @@ class Pending:
         self.is_catalog = is_catalog
         self.stream = stream
         self.order = order
-        self.answer = answer
+        self._answer: Callable[[Any], None] | None = answer
         self.deadline = deadline
         self.read = read
         self.attempts = 0
+        self.fault: LedgerError | None = None
+        """Why it cannot even be asked."""
+
+    @property
+    def key(self) -> tuple[UUID, str] | None:
+        """The command's idempotency key, in its stream."""
+        if self.order is None or self.order.key is None:
+            return None
+        return self.stream, self.order.key
+
+    def answer(self, answer: object) -> None:
+        """Answer, once. A caller who cannot take the answer does not keep others from theirs."""
+        deliver, self._answer = self._answer, None
+        if deliver is None:
+            return
+        try:
+            deliver(answer)
+        except Exception:
+            log.exception("batch.answer_not_taken")
+
+
+class Spoiled(Exception):
+    """A bug struck while a command's events were folded: this batch cannot be written as it is."""
+
+    def __init__(self, pending: Pending) -> None:
+        """Name the command."""
+        super().__init__()
+        self.pending = pending
 
 
 class Decided(Struct):
-    """A command that was decided, and has not been answered: its own event, or a refusal, or nothing."""
+    """A command that was decided but not answered: its own event, or a refusal, or nothing."""
 
     pending: Pending
     recorded: Recorded | None = None
@@ -86,13 +122,39 @@ class Batch:
         """Start batch `number`, at the time `now`."""
         self.cache = cache
         self.number = number
-        self.rows = Rows(recorded_at=now)
+        self.now = now
+        self.rows = Rows()
         self.decided: list[Decided] = []
         self.again: list[Pending] = []
         """What has to wait for the next batch, because its key is asked for in this one already."""
         self.streams: dict[UUID, bool] = {}
         self._keys: set[tuple[UUID, str]] = set()
         self._written: set[UUID] = set()
+
+    def recognise(
+        self, session: Session, pendings: list[Pending]
+    ) -> tuple[list[tuple[Pending, Answer]], list[Pending]]:
+        """Return the answers to those that need no decision, and the others.
+
+        Keys are looked up once something had to be decided again: a used key stands in the way of
+        its whole stream, and a stream whose every batch holds one would never be written.
+        """
+        answers: list[tuple[Pending, Answer]] = [
+            (pending, pending.fault) for pending in pendings if pending.fault is not None
+        ]
+        pendings = [pending for pending in pendings if pending.fault is None]
+        keys = {pending.key for pending in pendings if pending.key is not None}
+        if not keys or not any(pending.attempts for pending in pendings):
+            return answers, pendings
+        receipts = session.receipts(keys)
+        others = []
+        for pending in pendings:
+            receipt = receipts.get(pending.key) if pending.key else None
+            if receipt is None:
+                others.append(pending)
+            else:
+                answers.append((pending, _replay(pending, receipt)))
+        return answers, others
 
     def load(self, session: Session, pendings: list[Pending]) -> None:
         """Have at hand all that deciding these will ask."""
@@ -117,13 +179,18 @@ class Batch:
         unknown = {
             (stream, name)
             for stream, name in recalls
-            if name not in self.cache[stream].account.operations
+            if not self.cache[stream].unreadable
+            and name not in self.cache[stream].account.operations
         }
         if unknown:
             self.cache.recall(session, unknown)
-        # Within one stream time never runs backwards, whatever the clocks of its writers say.
-        latest = max(self.cache[stream].recorded_at for stream in self.streams)
-        self.rows.recorded_at = max(self.rows.recorded_at, latest)
+
+    def _time(self, entry: Entry) -> datetime:
+        """Return the time for a stream: it never runs backwards there, whatever the clocks say.
+
+        Only there: one writer whose clock is fast must not hurry the accounts it did not write.
+        """
+        return max(self.now, entry.recorded_at)
 
     def read(self, pending: Pending) -> object:
         """Return what a reading finds, before anything of this batch is decided."""
@@ -131,8 +198,8 @@ class Batch:
         entry = self.cache[pending.stream]
         try:
             if entry.unreadable:
-                raise NewerEvents
-            return pending.read(entry, self.rows.recorded_at)
+                raise entry.unreadable
+            return pending.read(entry, self._time(entry))
         except LedgerError as refusal:
             return refusal
 
@@ -140,26 +207,28 @@ class Batch:
         """Decide one command on what the ones before it in this batch have left."""
         order = pending.order
         assert order is not None
-        if order.key is not None:
-            if (pending.stream, order.key) in self._keys:
+        if pending.key is not None:
+            if pending.key in self._keys:
                 self.again.append(pending)
                 return
-            self._keys.add((pending.stream, order.key))
+            self._keys.add(pending.key)
         entry = self.cache[pending.stream]
         decided = Decided(pending)
         self.decided.append(decided)
         events: tuple[Event, ...] = ()
+        has_own = False
         try:
-            events = self._events(order, entry)
+            events, has_own = self._events(order, entry)
         except LedgerError as refusal:
             decided.refusal = refusal
         except Exception:
             # A bug ends its own command, not the others of the batch: deciding changes nothing.
             log.exception("batch.decide_failed")
             decided.refusal = InternalError()
+        if pending.key is not None and not has_own:
+            # Refused, or nothing to do: which may be because this very command was done before.
+            self.rows.probes.append(pending.key)
         if decided.refusal is not None:
-            if order.key is not None:
-                self.rows.probes.append((pending.stream, order.key))
             self.rows.expected.setdefault(pending.stream, entry.state.version + 1)
             return
         first = entry.state.version + 1
@@ -170,25 +239,33 @@ class Batch:
             if entry.shared_until >= self.number:
                 entry.keep()
             self._written.add(pending.stream)
-            self._record(decided, order, entry, events)
+            try:
+                self._record(decided, order, entry, events, has_own=has_own)
+            except Exception as error:
+                raise Spoiled(pending) from error
 
-    def _events(self, order: Order, entry: Entry) -> tuple[Event, ...]:
+    def _events(self, order: Order, entry: Entry) -> tuple[tuple[Event, ...], bool]:
+        """Return what happens, and whether the last of it is the command's own event."""
         command = order.command
         if entry.unreadable:
-            raise NewerEvents
+            raise entry.unreadable
         if isinstance(command, CatalogCommand):
-            return (decide_catalog(entry.catalog, command),)
+            return (decide_catalog(entry.catalog, command),), True
         prices = NO_PRICES
         catalog_stream = catalog_for(order)
         if catalog_stream is not None:
             prices = self._prices(catalog_stream)
-        return decide(
-            entry.account, command, self.rows.recorded_at, key=order.key or "", prices=prices
-        )
+        now = self._time(entry)
+        events = decide(entry.account, command, now, key=order.key or "", prices=prices)
+        if isinstance(command, CaptureUpTo):
+            # It may have nothing to add to what is due.
+            return events, len(events) > len(settle(entry.account, now)[0])
+        return events, bool(events)
 
     def _prices(self, stream: UUID) -> Catalog:
-        if self.cache[stream].unreadable:
-            raise NewerEvents
+        unreadable = self.cache[stream].unreadable
+        if unreadable:
+            raise unreadable
         catalog = self.cache[stream].catalog
         if stream not in self.rows.guards:
             # Prices are part of the decision: if they are not the newest, nothing is written.
@@ -197,9 +274,16 @@ class Batch:
         return catalog
 
     def _record(
-        self, decided: Decided, order: Order, entry: Entry, events: tuple[Event, ...]
+        self,
+        decided: Decided,
+        order: Order,
+        entry: Entry,
+        events: tuple[Event, ...],
+        *,
+        has_own: bool,
     ) -> None:
-        own = len(events) - 1
+        own = len(events) - 1 if has_own else len(events)
+        recorded_at = self._time(entry)
         for place, event in enumerate(events):
             entry.evolve(event)
             is_own = place == own
@@ -217,15 +301,18 @@ class Batch:
                 entry.hash,
                 entry.stream,
                 entry.state.version,
-                name,
-                state,
+                name=name,
+                state=state,
+                recorded_at=recorded_at,
                 tenant=order.tenant,
                 account=order.account,
                 subject=subject_of(event),
                 key=key,
                 content=order.content() if key is not None else None,
             )
-            entry.recorded_at = self.rows.recorded_at
+            entry.recorded_at = recorded_at
+        if not has_own:
+            return
         decided.row = len(self.rows.streams) - 1
         decided.recorded = Recorded(
             position=0,
@@ -234,7 +321,7 @@ class Batch:
             tenant=order.tenant,
             account=order.account,
             name=name,
-            recorded_at=self.rows.recorded_at,
+            recorded_at=recorded_at,
             key=key,
             by=order.by,
             reason=reason,
@@ -252,20 +339,20 @@ class Batch:
         """
         undone = set(appended.stale)
         if undone.intersection(self.rows.guards):
-            undone.update(self._written)
-        blocked = {(stream, key) for stream, key in appended.used}
+            # Refusals too: the price that was not found may have been put meanwhile.
+            undone.update(one.pending.stream for one in self.decided)
         undone.update(
             one.pending.stream
             for one in self.decided
-            if one.recorded is not None and _key_of(one.pending) in blocked
+            if one.recorded is not None and one.pending.key in appended.used
         )
         positions = self._positions(appended, undone)
         receipts = session.receipts(appended.used) if appended.used else {}
         answers: list[tuple[Pending, Answer]] = []
         for one in self.decided:
-            receipt = receipts.get(_key_of(one.pending))
+            receipt = receipts.get(one.pending.key) if one.pending.key else None
             if receipt is not None:
-                answers.append((one.pending, _replay(one.pending, *receipt)))
+                answers.append((one.pending, _replay(one.pending, receipt)))
             elif one.pending.stream in undone:
                 self.again.append(one.pending)
             elif one.refusal is not None:
@@ -302,13 +389,10 @@ def catalog_for(order: Order) -> UUID | None:
     return stream_id(order.tenant, None) if asks else None
 
 
-def _key_of(pending: Pending) -> tuple[UUID, str]:
+def _replay(pending: Pending, receipt: Receipt) -> Answer:
     assert pending.order is not None
-    return pending.stream, pending.order.key or ""
-
-
-def _replay(pending: Pending, recorded: Recorded, content: bytes) -> Answer:
-    assert pending.order is not None
-    if pending.order.content() != content:
-        return IdempotencyMismatch(key=recorded.key)
-    return Outcome(recorded, replayed=True)
+    if pending.order.content() != receipt.content:
+        return IdempotencyMismatch(key=pending.order.key)
+    if isinstance(receipt.recorded, LedgerError):
+        return receipt.recorded
+    return Outcome(receipt.recorded, replayed=True)

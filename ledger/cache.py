@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import OrderedDict
-from collections.abc import Iterable
-from copy import deepcopy
+from collections.abc import Container, Iterable, Sequence
 from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -16,9 +16,10 @@ from ledger.chain import GENESIS
 from ledger.codec import UnknownEvent
 from ledger.domain.account import Account, Snapshot
 from ledger.domain.catalog import Catalog, evolve_catalog
-from ledger.domain.events import CatalogEvent
+from ledger.domain.errors import InternalError, LedgerError, NewerEvents
+from ledger.domain.events import CatalogEvent, Event
 from ledger.domain.evolve import evolve
-from ledger.domain.operations import OperationEvent, is_operation_event, recall
+from ledger.domain.operations import is_operation_event, recall
 from ledger.reading import recorded_from_row
 from ledger.records import Recorded
 from ledger.store import Session, StoredSnapshot
@@ -62,8 +63,8 @@ class Entry:
         self.snapshot_version = 0
         self.shared_until = 0
         """The batch up to which this stream counts as written by other processes too."""
-        self.unreadable = False
-        """Whether the stream has events of a version this process does not know."""
+        self.unreadable: type[LedgerError] | None = None
+        """Why nothing can be decided here: newer events, or something that is no stream of ours."""
         self.before: Entry | None = None
         """What to go back to if this batch cannot be written; None: nothing kept, load again."""
 
@@ -79,6 +80,17 @@ class Entry:
         assert isinstance(self.state, Catalog)
         return self.state
 
+    def fork(self) -> Account | Catalog:
+        """Return a copy of the state, which does not change when the state does."""
+        if isinstance(self.state, Account):
+            return self.state.fork()
+        return Catalog(
+            self.state.version,
+            {name: versions.copy() for name, versions in self.state.features.items()},
+            {name: versions.copy() for name, versions in self.state.rate_cards.items()},
+            self.state.refund_policies.copy(),
+        )
+
     def fold(self, recorded: Recorded, digest: bytes) -> None:
         """Take in an event that stands in the ledger."""
         assert recorded.version == self.state.version + 1, "a stream has no gaps"
@@ -93,15 +105,20 @@ class Entry:
         else:
             evolve(self.state, event)  # type: ignore[arg-type]
 
+    def cannot_be_read(self, error: Exception) -> None:
+        """Refuse what is asked of this stream from now on, and of no other."""
+        if isinstance(error, UnknownEvent):
+            log.error("cache.newer_events in stream %s: %s", self.stream, error)
+            self.unreadable = NewerEvents
+        else:
+            log.error("cache.broken_stream %s", self.stream, exc_info=error)
+            self.unreadable = InternalError
+
     def keep(self) -> None:
         """Keep the state as it is now, to go back to."""
         if self.before is not None:
             return
-        kept = Entry(self.stream, self.state)
-        if isinstance(self.state, Account):
-            kept.state = self.state.fork()
-        else:
-            kept.state = deepcopy(self.state)
+        kept = Entry(self.stream, self.fork())
         kept.hash, kept.position, kept.recorded_at = self.hash, self.position, self.recorded_at
         kept.snapshot_version, kept.shared_until = self.snapshot_version, self.shared_until
         self.before = kept
@@ -173,33 +190,33 @@ class Cache:
 
     def recall(self, session: Session, wanted: set[tuple[UUID, str]]) -> None:
         """Put closed operations back at the hand of their accounts, where they exist."""
-        events: dict[tuple[UUID, str], list[OperationEvent]] = {}
-        for recorded, subject in session.of_subjects(wanted):
-            assert is_operation_event(recorded.event)
-            events.setdefault((recorded.stream, subject), []).append(recorded.event)
-        for (stream, subject), story in events.items():
-            operation = recall(story)
-            account = self._entries[stream].account
-            if operation is not None and subject not in account.operations:
-                if operation.status == "open":
-                    # Another process opened it since: the account is behind, and will be told so.
-                    continue
-                account.put_operation(operation)
+        stories: dict[tuple[UUID, str], list[tuple[Any, ...]]] = {}
+        for stream, subject, row in session.of_subjects(wanted):
+            # What another process has added since is not told yet: catching up will tell it.
+            if row[2] <= self._entries[stream].state.version:
+                stories.setdefault((stream, subject), []).append(row)
+        for (stream, subject), rows in stories.items():
+            entry = self._entries[stream]
+            try:
+                _put_back(entry.account, subject, [recorded_from_row(row).event for row in rows])
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is this stream's alone
+                entry.cannot_be_read(error)
 
-    def undo(self, streams: Iterable[UUID], batch: int) -> None:
+    def undo(self, streams: Iterable[UUID], stale: Container[UUID], batch: int) -> None:
         """Go back to what stood before this batch: its events were not written.
 
-        Somebody else writes these streams, so from now on they are caught up first.
+        Somebody else writes the streams that were stale, so from now on they are caught up first.
         """
         for stream in streams:
             entry = self._entries.pop(stream, None)
             if entry is None:
                 continue
-            if entry.before is None:
-                self._shared[stream] = batch + SHARED_BATCHES
-            else:
-                entry.before.shared_until = batch + SHARED_BATCHES
+            if entry.before is not None:
                 self._entries[stream] = entry.before
+                if stream in stale:
+                    entry.before.shared_until = batch + SHARED_BATCHES
+            elif stream in stale:
+                self._shared[stream] = batch + SHARED_BATCHES
 
     def forget(self, streams: Iterable[UUID]) -> None:
         """Drop streams whose state is not known to be what the store has."""
@@ -226,7 +243,12 @@ class Cache:
             return
         for stored in session.snapshots(streams, SNAPSHOT_FORMAT):
             entry = self._entries[stored.stream]
-            entry.state = Account.restore(_snapshot_decoder.decode(stored.state))
+            try:
+                snapshot = _snapshot_decoder.decode(stored.state)
+            except msgspec.MsgspecError:
+                log.exception("cache.unreadable_snapshot of stream %s", stored.stream)
+                continue
+            entry.state = Account.restore(snapshot)
             entry.hash, entry.position = stored.hash, stored.position
             entry.recorded_at = stored.recorded_at
             entry.snapshot_version = stored.version
@@ -240,8 +262,17 @@ class Cache:
                 continue
             try:
                 entry.fold(recorded_from_row(row), digest)
-            except UnknownEvent as error:
-                log.error("cache.unknown_event: %s", error)  # noqa: TRY400 - no bug of ours
-                entry.unreadable = True
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is this stream's alone
+                entry.cannot_be_read(error)
             if count % 1_000 == 0 and isinstance(entry.state, Account):
                 entry.state.trim()
+
+
+def _put_back(account: Account, subject: str, events: Sequence[Event]) -> None:
+    story = [event for event in events if is_operation_event(event)]
+    assert len(story) == len(events), "what has a subject is about an operation"
+    operation = recall(story)
+    assert operation is not None
+    assert operation.status != "open", "open operations are at hand"
+    if subject not in account.operations:
+        account.put_operation(operation)

@@ -1,8 +1,8 @@
 """The hash chain: each row's hash covers its stream's previous hash and its own fields as stored.
 
 So a stream cannot be changed, shortened in its middle, reordered or grown in between without every
-later hash of it being wrong. The position is left out, since the database draws it while it inserts;
-it is checked to rise with the version.
+later hash of it being wrong. The position is left out, since the database draws it while it
+inserts; it is checked to rise with the version.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ ABSENT = -1
 """The length that is written for a NULL, so that it differs from an empty field."""
 
 
-def link(  # noqa: PLR0913 - one argument a column
+def link(
     previous: bytes,
     stream: UUID,
     version: int,

@@ -17,7 +17,7 @@ from ledger.domain.events import NAMES, Event
 
 Upcast = Callable[[dict[str, Any]], tuple[str, dict[str, Any]]]
 UPCASTS: dict[str, Upcast] = {}
-"""By an old stored name: what turns its data into that of a newer name. None has been needed yet."""
+"""By an old stored name: what turns its data into that of a newer name. None is needed yet."""
 
 NAME_OF: dict[type[Event], str] = {kind: name for name, kind in NAMES.items()}
 

@@ -1,4 +1,4 @@
-"""What must be so before a service may start. Wrong settings lose money silently, so they are refused."""
+"""What must be so before a service may start. Wrong settings lose money silently: refused."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ REQUIRED = {
     "synchronous_commit": {"on", "remote_apply"},
     "server_encoding": {"UTF8"},
 }
-"""Each setting and its safe values. With any other, an acknowledged commit can be lost, or misread."""
+"""Each setting and its safe values. With others, an acknowledged commit can be lost, or misread."""
 
 
 class RefusedToStart(Exception):

@@ -16,7 +16,7 @@ COLUMNS: Final = (
 
 
 def recorded_from_row(row: Sequence[Any]) -> Recorded:
-    """Return the event in a row of COLUMNS. Raises UnknownEvent where this version cannot read it."""
+    """Return the event in a row of COLUMNS. Raises UnknownEvent if this version cannot read it."""
     position, stream, version, tenant, account, name, recorded_at, key, state = row
     fact = decode(name, state)
     return Recorded(

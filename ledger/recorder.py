@@ -1,8 +1,8 @@
 """The event store as a persistence module of the `eventsourcing` library.
 
 `PERSISTENCE_MODULE=ledger.recorder:Factory` gives the library's applications our table, with more
-columns than theirs, and our way to append. Stored events, notification ids (our positions), tracking
-records and selects are the library's own.
+columns than theirs, and our way to append. Stored events, notification ids (our positions),
+tracking records and selects are the library's own.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ LIVELY = {
 }
 """A server that went silent is given up after seconds: no client-side timeout would notice it."""
 
+RECONNECT_SECONDS = 0.5
+
 
 class LedgerRecorder(pg.PostgresApplicationRecorder):
     """Appends by compare-and-append under an advisory lock; reads as the library does."""
@@ -57,7 +59,9 @@ class LedgerRecorder(pg.PostgresApplicationRecorder):
         return appended.positions
 
     def subscribe(
-        self, gt: int | None = None, topics: Sequence[str] = ()
+        self,
+        gt: int | None = None,  # noqa: ARG002 - the library's signature
+        topics: Sequence[str] = (),  # noqa: ARG002 - the library's signature
     ) -> Subscription[pg.PostgresApplicationRecorder]:
         """Refuse: nobody notifies, since a NOTIFY in the transaction would serialise all commits.
 
@@ -108,4 +112,7 @@ def construct_factory(url: str, *, pool_size: int, options: str) -> Factory:
         application_name="scrip",
         **LIVELY,
     )
+    # Whoever asks next tries anew. The pool's own attempts come after pauses that double: a
+    # database that was away for minutes would be found again minutes after it is back.
+    factory.datastore.pool.reconnect_timeout = RECONNECT_SECONDS
     return factory

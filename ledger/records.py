@@ -11,10 +11,14 @@ import msgspec
 from msgspec import Struct
 
 from ledger.domain.commands import CatalogCommand, Command
+from ledger.domain.decide import recalled_by
 from ledger.domain.entities import Balance, Grant, Operation
+from ledger.domain.errors import InvalidCommand
 from ledger.domain.events import Event
 
 STREAMS = UUID("5c1bcb1e-6f0a-5d0e-9d55-2f1c9a6f0e11")
+TEXT_MAX = 255
+"""The most characters of a name or key: PostgreSQL must be able to index it."""
 _canonical = msgspec.json.Encoder(order="deterministic")
 
 
@@ -47,6 +51,28 @@ class Order(Struct, frozen=True, kw_only=True):
     def content(self) -> bytes:
         """Return the hash by which a repeated key is known to mean the same command."""
         return hashlib.sha256(_canonical.encode((self.command, self.reason))).digest()
+
+
+def fault_of(order: Order) -> InvalidCommand | None:
+    """Return why the database could not store what names this order, None if it can.
+
+    Told before it is queued: in a batch with others, it would keep all of them from being written.
+    """
+    names = {"tenant": order.tenant, "account": order.account, "key": order.key}
+    if not isinstance(order.command, CatalogCommand):
+        names["id"] = recalled_by(order.command)
+    for field, text in names.items():
+        if text is not None and not _is_storable(text):
+            rule = f"must be 1 to {TEXT_MAX} characters, none of them NUL or a lone surrogate"
+            return InvalidCommand(field=field, rule=rule)
+    return None
+
+
+def _is_storable(text: str) -> bool:
+    if not 1 <= len(text) <= TEXT_MAX or "\0" in text:
+        return False
+    # Surrogates are what UTF-8 cannot encode.
+    return text.isascii() or not any("\ud800" <= char <= "\udfff" for char in text)
 
 
 class Recorded(Struct, frozen=True, kw_only=True):

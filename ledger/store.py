@@ -1,25 +1,31 @@
-"""The ledger's store on PostgreSQL: sessions of the writer, and reading by stream and by position."""
+"""The ledger's store on PostgreSQL: sessions of the writer, reading by stream and by position."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, LiteralString
 from uuid import UUID
 
-from msgspec import Struct
+from msgspec import MsgspecError, Struct
 from psycopg import Connection
 from psycopg.rows import tuple_row
 
 from ledger import guard
 from ledger.append import LOCK, Appended, Rows, append
+from ledger.codec import UnknownEvent
+from ledger.domain.errors import InternalError, LedgerError, NewerEvents
 from ledger.reading import COLUMNS, recorded_from_row
 from ledger.recorder import LedgerRecorder, construct_factory
 from ledger.records import Recorded
 
-TAIL_CHUNK = 5_000
-"""Events of one stream that are loaded in one go."""
+log = logging.getLogger(__name__)
+
+TAIL_EVENTS = 50_000
+"""Events that are loaded in one go, of all streams together, about."""
+TAIL_CHUNK_MIN = 50
 
 SELECT_TAILS: LiteralString = (
     "SELECT " + COLUMNS + ", e.hash FROM unnest(%(streams)b::uuid[], %(afters)b::bigint[])"
@@ -76,6 +82,16 @@ class StoredSnapshot(Struct, frozen=True, kw_only=True):
     hash: bytes
 
 
+class Receipt(Struct, frozen=True):
+    """The event that a command with this key has caused, and the hash of what had been asked.
+
+    Instead of the event, a refusal: if this process cannot read it.
+    """
+
+    recorded: Recorded | LedgerError
+    content: bytes
+
+
 class Session:
     """The writer's way to the store: on one connection, with or without the append lock."""
 
@@ -95,10 +111,11 @@ class Session:
         """
         while afters:
             seen: dict[UUID, int] = {}
+            chunk = max(TAIL_EVENTS // len(afters), TAIL_CHUNK_MIN)
             parameters = {
                 "streams": list(afters),
                 "afters": list(afters.values()),
-                "chunk": TAIL_CHUNK,
+                "chunk": chunk,
             }
             last: dict[UUID, int] = {}
             for row in self._rows(SELECT_TAILS, parameters):
@@ -106,7 +123,7 @@ class Session:
                 seen[stream] = seen.get(stream, 0) + 1
                 last[stream] = version
                 yield stream, row[:-1], row[-1]
-            afters = {stream: last[stream] for stream, n in seen.items() if n == TAIL_CHUNK}
+            afters = {stream: last[stream] for stream, n in seen.items() if n == chunk}
 
     def snapshots(self, streams: list[UUID], format_: bytes) -> list[StoredSnapshot]:
         """Return what snapshots there are of `streams` in this format."""
@@ -124,31 +141,29 @@ class Session:
             for stream, version, state, position, recorded_at, digest in rows
         ]
 
-    def of_subjects(self, subjects: Iterable[tuple[UUID, str]]) -> Iterator[tuple[Recorded, str]]:
-        """Yield the events about each (stream, subject), by version."""
+    def of_subjects(
+        self, subjects: Iterable[tuple[UUID, str]]
+    ) -> Iterator[tuple[UUID, str, tuple[Any, ...]]]:
+        """Yield the rows about each (stream, subject), by version. They are not yet understood."""
         wanted = list(subjects)
         parameters = {
             "streams": [stream for stream, _ in wanted],
             "subjects": [subject for _, subject in wanted],
         }
         for row in self._rows(SELECT_SUBJECTS, parameters):
-            yield recorded_from_row(row[:-1]), row[-1]
+            yield row[1], row[-1], row[:-1]
 
-    def receipts(
-        self, keys: Iterable[tuple[UUID, str]]
-    ) -> dict[tuple[UUID, str], tuple[Recorded, bytes]]:
-        """Return the event, and the content it was asked with, of each (stream, key) there is."""
+    def receipts(self, keys: Iterable[tuple[UUID, str]]) -> dict[tuple[UUID, str], Receipt]:
+        """Return what stands in the ledger under each (stream, key), of those there are."""
         wanted = list(keys)
         parameters = {
             "streams": [stream for stream, _ in wanted],
             "keys": [key for _, key in wanted],
         }
-        found = {}
-        for row in self._rows(SELECT_RECEIPTS, parameters):
-            recorded = recorded_from_row(row[:-1])
-            assert recorded.key is not None
-            found[recorded.stream, recorded.key] = (recorded, row[-1])
-        return found
+        return {
+            (row[1], row[7]): Receipt(_recorded_or_refusal(row[:-1]), row[-1])
+            for row in self._rows(SELECT_RECEIPTS, parameters)
+        }
 
     def _rows(self, query: LiteralString, parameters: dict[str, Any]) -> list[tuple[Any, ...]]:
         with self.connection.cursor(row_factory=tuple_row, binary=True) as cursor:
@@ -171,7 +186,7 @@ class Store:
         statement_timeout_ms: int = 5_000,
         lock_timeout_ms: int = 2_000,
     ) -> Store:
-        """Connect as the services' role. Raises guard.RefusedToStart where the ledger is not safe."""
+        """Connect as the services' role. Raises guard.RefusedToStart where that is not safe."""
         options = (
             f"-c statement_timeout={statement_timeout_ms} -c lock_timeout={lock_timeout_ms}"
             " -c timezone=UTC"
@@ -193,7 +208,7 @@ class Store:
 
     @contextmanager
     def session(self, *, locked: bool = False) -> Iterator[Session]:
-        """Open a session of the writer. With `locked`, it is one transaction under the append lock."""
+        """Open a session of the writer; with `locked`, one transaction under the append lock."""
         with self.recorder.datastore.get_connection() as connection:
             if not locked:
                 yield Session(connection, locked=False)
@@ -229,3 +244,13 @@ class Store:
             return [
                 recorded_from_row(row) for row in cursor.execute(query, parameters, prepare=True)
             ]
+
+
+def _recorded_or_refusal(row: tuple[Any, ...]) -> Recorded | LedgerError:
+    try:
+        return recorded_from_row(row)
+    except UnknownEvent:
+        return NewerEvents()
+    except MsgspecError:
+        log.exception("store.unreadable_event at position %s", row[0])
+        return InternalError()

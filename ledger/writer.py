@@ -1,7 +1,7 @@
-"""Group commit: commands of all callers queue up, one thread decides and writes them batch by batch.
+"""Group commit: commands of all callers queue up, one thread decides and writes them in batches.
 
-While a batch commits, the next gathers. Nothing is answered before its batch is committed, and never
-is a batch sent before the one before it is answered for: versions are then without gaps.
+While a batch commits, the next gathers. Nothing is answered before its batch is committed, and
+never is a batch sent before the one before it is answered for: versions are then without gaps.
 """
 
 from __future__ import annotations
@@ -22,15 +22,21 @@ from uuid import UUID
 from eventsourcing.persistence import PersistenceError
 from msgspec import Struct
 
-from ledger.batch import Answer, Batch, Pending, Reading
+from ledger.batch import Answer, Batch, Pending, Reading, Spoiled
 from ledger.cache import Cache, Entry
 from ledger.domain.account import Account
 from ledger.domain.catalog import Catalog
 from ledger.domain.decide import settle
 from ledger.domain.entities import Charge, Price
-from ledger.domain.errors import AccountBusy, LedgerError, Overloaded, StoreUnavailable
+from ledger.domain.errors import (
+    AccountBusy,
+    InternalError,
+    LedgerError,
+    Overloaded,
+    StoreUnavailable,
+)
 from ledger.domain.pricing import rate
-from ledger.records import Order, Outcome, View, stream_id
+from ledger.records import Order, Outcome, View, fault_of, stream_id
 from ledger.store import Store, StoredSnapshot
 
 log = logging.getLogger(__name__)
@@ -40,6 +46,8 @@ ATTEMPTS_OPTIMISTIC = 2
 ATTEMPTS_MAX = 8
 RETRY_SECONDS_MAX = 0.5
 SNAPSHOT_QUEUE_MAX = 256
+NOWHERE = UUID(int=0)
+"""The stream of an order that can be in none."""
 
 
 def utc_now() -> datetime:
@@ -65,7 +73,7 @@ class Stats(Struct):
 class Writer:
     """The only way to change the ledger. One thread writes; any thread may submit."""
 
-    def __init__(  # noqa: PLR0913 - settings, each with its default
+    def __init__(
         self,
         store: Store,
         *,
@@ -92,7 +100,7 @@ class Writer:
         self._snapshots: queue.Queue[StoredSnapshot | None] = queue.Queue(SNAPSHOT_QUEUE_MAX)
         self._keeper = threading.Thread(target=self._keep_snapshots, name="snapshots", daemon=True)
 
-    # -- callers -------------------------------------------------------------------------------------
+    # -- callers -----------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Begin to write."""
@@ -106,8 +114,13 @@ class Writer:
             self._ready.notify()
         if self._thread.is_alive():
             self._thread.join()
+        if self._keeper.is_alive():
             self._snapshots.put(None)
             self._keeper.join()
+        for pending in self._queue:
+            # Never started, or ended by a bug.
+            pending.answer(StoreUnavailable())
+        self._queue.clear()
 
     def __enter__(self) -> Self:
         """Start."""
@@ -147,6 +160,9 @@ class Writer:
 
         They are decided in this order. Raises Overloaded if too many wait; then none is queued.
         """
+        if not orders:
+            done([])
+            return
         answers: list[Any] = [None] * len(orders)
         left = len(orders)
 
@@ -169,8 +185,8 @@ class Writer:
         return self._read(tenant, account, _view)
 
     def catalog(self, tenant: str) -> Future[Catalog]:
-        """Return the tenant's catalog as the ledger has it. It is shared: do not change it."""
-        return self._read(tenant, None, lambda entry, _: entry.catalog)
+        """Return a copy of the tenant's catalog as the ledger has it."""
+        return self._read(tenant, None, lambda entry, _: entry.fork())
 
     def quote(self, tenant: str, charge: Charge) -> Future[tuple[int, Price | None]]:
         """Return what a charge would cost now, by the rules that a reservation is priced by."""
@@ -191,7 +207,11 @@ class Writer:
 
     def _pending(self, order: Order, answer: Callable[[Answer], None]) -> Pending:
         deadline = time.monotonic() + self.command_timeout_seconds
-        return Pending(order.stream, order, answer, deadline, is_catalog=order.is_for_catalog)
+        fault = fault_of(order)
+        stream = order.stream if fault is None else NOWHERE
+        pending = Pending(stream, order, answer, deadline, is_catalog=order.is_for_catalog)
+        pending.fault = fault
+        return pending
 
     def _enqueue(self, pendings: list[Pending]) -> None:
         with self._ready:
@@ -200,7 +220,7 @@ class Writer:
             self._queue.extend(pendings)
             self._ready.notify()
 
-    # -- the writer's thread ---------------------------------------------------------------------------
+    # -- the writer's thread -----------------------------------------------------------------------
 
     def _run(self) -> None:
         number = 0
@@ -212,6 +232,10 @@ class Writer:
                 self._write(number, pendings, locked=locked)
             except PersistenceError as error:
                 self._failed(pendings, error)
+            except Spoiled as spoiled:
+                log.exception("writer.batch_spoiled")
+                spoiled.pending.answer(InternalError())
+                self._put_back([one for one in pendings if one is not spoiled.pending])
             except BaseException:
                 # A bug: nobody may wait for an answer that will not come.
                 self._crashed(pendings)
@@ -233,8 +257,12 @@ class Writer:
         batch = Batch(self._cache, number, self.clock())
         answers: list[tuple[Pending, Any]] = []
         undone: set[UUID] = set()
+        stale: frozenset[UUID] = frozenset()
+        order = {pending: place for place, pending in enumerate(pendings)}
         try:
             with self.store.session(locked=locked) as session:
+                known, pendings = batch.recognise(session, pendings)
+                answers += known
                 batch.load(session, pendings)
                 answers += [(one, batch.read(one)) for one in pendings if one.read is not None]
                 for pending in pendings:
@@ -242,15 +270,16 @@ class Writer:
                         batch.decide(pending)
                 if batch.decided:
                     appended = session.append(batch.rows)
+                    stale = appended.stale
                     answered, undone = batch.finish(session, appended)
                     answers += answered
         except BaseException:
             # Written or not, we do not know: the memory of these streams is worth nothing now.
             self._cache.forget(batch.streams)
             raise
-        self._cache.undo(undone, number)
+        self._cache.undo(undone, stale, number)
         self._cache.settle(batch.streams)
-        self._again(batch.again, undone)
+        self._again(sorted(batch.again, key=order.__getitem__), undone)
         self._count(answers, batch, undone)
         for pending, answer in answers:
             pending.answer(answer)
@@ -266,26 +295,28 @@ class Writer:
             else:
                 waiting.append(pending)
         self.stats.conflicts += len(undone)
+        self._put_back(waiting)
+
+    def _put_back(self, pendings: list[Pending]) -> None:
         with self._ready:
-            self._queue.extendleft(reversed(waiting))
+            self._queue.extendleft(reversed(pendings))
 
     def _failed(self, pendings: list[Pending], error: PersistenceError) -> None:
         """Try again what may still be answered in time; a key that was written finds itself."""
         self.stats.failures += 1
         log.warning("writer.batch_failed: %s", error)
         now = time.monotonic()
-        waiting = []
-        for pending in pendings:
-            if pending.deadline <= now or self._closing:
-                pending.answer(StoreUnavailable())
-            else:
-                waiting.append(pending)
         with self._ready:
-            self._queue.extendleft(reversed(waiting))
+            # Those behind this batch have waited too.
+            everybody = [*pendings, *self._queue]
+            late = {one for one in everybody if one.deadline <= now or self._closing}
+            self._queue = deque(one for one in everybody if one not in late)
+        for pending in late:
+            pending.answer(StoreUnavailable())
         time.sleep(random.uniform(0.05, RETRY_SECONDS_MAX))  # noqa: S311 - jitter
 
     def _crashed(self, pendings: list[Pending]) -> None:
-        log.critical("writer.crashed", exc_info=True)
+        log.critical("writer.crashed", exc_info=True)  # noqa: LOG014 - called by the handler
         with self._ready:
             self._closing = True
             pendings += self._queue
@@ -303,7 +334,7 @@ class Writer:
             elif isinstance(answer, Outcome) and answer.replayed:
                 stats.replays += 1
 
-    # -- snapshots, in the background --------------------------------------------------------------------
+    # -- snapshots, in the background --------------------------------------------------------------
 
     def _take_snapshots(self, batch: Batch) -> None:
         for stream in set(batch.rows.streams):
@@ -331,7 +362,8 @@ class Writer:
 
 
 def _resolve(future: Future[Any], answer: object) -> None:
-    if future.cancelled():
+    # From here on the caller cannot cancel: between a look and the answer he could have.
+    if not future.set_running_or_notify_cancel():
         return
     if isinstance(answer, LedgerError):
         future.set_exception(answer)
