@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from scrip.replay.caller import Caller, account_path
 from scrip.replay.funding import rates_at
-from scrip.replay.ledger_events import AccountEvents, Fate, read_account
+from scrip.replay.ledger_events import AccountEvents, Fate, newest_balance, read_account
 from scrip.replay.plan import Job, Plan, Rates
 from scrip.replay.report import Check, Sums
 
@@ -30,7 +30,6 @@ class Usage(Struct, frozen=True, kw_only=True):
     model: str
     input_tokens: int
     output_tokens: int
-    price_version: int
 
 
 class Account(Struct, kw_only=True):
@@ -102,21 +101,20 @@ async def check(caller: Caller, plan: Plan) -> Findings:
 async def _read(caller: Caller, name: str) -> Account:
     """Read an account. Every read but the first waits until it has seen what the ledger has."""
     path = account_path(name)
-    strong = await caller.get(f"{path}/balance", consistency="strong")
+    strong = await newest_balance(caller, name)
     position = strong["position"]
     balance = await caller.get(f"{path}/balance", position=position)
     usage: defaultdict[str, list[Usage]] = defaultdict(list)
     total = Decimal(0)
     async for row in caller.pages(f"{path}/usage", position=position):
         total += Decimal(row["amount"]) - Decimal(row["refunded"])
-        if row["job"] is not None and row["model"] is not None:
+        if row["job"] is not None and row["usage"] is not None:
             usage[row["job"]].append(
                 Usage(
                     amount=Decimal(row["amount"]),
                     model=row["model"],
-                    input_tokens=row["input_tokens"],
-                    output_tokens=row["output_tokens"],
-                    price_version=row["price_version"],
+                    input_tokens=row["usage"]["input_tokens"],
+                    output_tokens=row["usage"]["output_tokens"],
                 )
             )
     waiting = [
@@ -124,7 +122,7 @@ async def _read(caller: Caller, name: str) -> Account:
     ]
     return Account(
         name=name,
-        events=await read_account(caller, name),
+        events=await read_account(caller, name, position),
         balance=balance,
         ledger_balance=strong,
         usage=dict(usage),

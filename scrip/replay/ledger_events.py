@@ -103,12 +103,18 @@ def _returned(data: Mapping[str, Any]) -> Decimal:
     return sum((Decimal(back["amount"]) for back in data.get("returns", ())), Decimal(0))
 
 
-async def read_account(caller: Caller, account: str) -> AccountEvents:
-    """Return what all events of an account say."""
+async def read_account(caller: Caller, account: str, position: str) -> AccountEvents:
+    """Return what all events of an account say, once they can be read up to `position`."""
     events = AccountEvents()
-    async for event in caller.pages(account_path(account, "/events"), order=OLDEST_FIRST):
+    path = account_path(account, "/events")
+    async for event in caller.pages(path, order=OLDEST_FIRST, position=position):
         events.add(event)
     return events
+
+
+async def newest_balance(caller: Caller, account: str) -> Any:
+    """Return the balance of an account as the ledger itself has it, with its position."""
+    return await caller.get(account_path(account, "/balance"), consistency="strong")
 
 
 class Follower:
@@ -133,7 +139,7 @@ class Follower:
                 order=OLDEST_FIRST,
                 cursor=self._cursor,
                 limit=PAGE_ROWS,
-                **{"from": self._start},
+                start=self._start,
             )
             for event in page["data"]:
                 if int(event["position"]) > self._position:

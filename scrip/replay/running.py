@@ -15,7 +15,7 @@ from msgspec import Struct
 from scrip.replay.caller import Caller, account_path
 from scrip.replay.checks import check
 from scrip.replay.funding import fund
-from scrip.replay.ledger_events import Follower, read_account
+from scrip.replay.ledger_events import AccountEvents, Follower, newest_balance, read_account
 from scrip.replay.messages import Sender, succeeded
 from scrip.replay.plan import ESTIMATED_OUTPUT_TOKENS, Job, Plan, Rates
 from scrip.replay.report import Check, Percentiles, Report
@@ -124,9 +124,7 @@ class Replay:
     async def _before(self) -> int:
         """Return how many events there are already, and know which jobs are captured."""
         async with asyncio.TaskGroup() as group:
-            tasks = [
-                group.create_task(read_account(self._service, name)) for name in self.plan.accounts
-            ]
+            tasks = [group.create_task(self._read(name)) for name in self.plan.accounts]
         accounts = [task.result() for task in tasks]
         for account in accounts:
             self._captured |= {
@@ -135,6 +133,10 @@ class Replay:
         self._old = frozenset(self._captured)
         self._progress.captured(len(self._captured))
         return sum(account.count for account in accounts)
+
+    async def _read(self, account: str) -> AccountEvents:
+        balance = await newest_balance(self._service, account)
+        return await read_account(self._service, account, balance["position"])
 
     # -- reserve, generate -------------------------------------------------------------------------
 
