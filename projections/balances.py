@@ -1,0 +1,176 @@
+"""Balances: one row an account, as its last event left it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from msgspec import Struct
+from psycopg import AsyncConnection
+from psycopg.rows import class_row
+
+from ledger.domain.entities import Balance
+from ledger.records import Recorded
+from projections.projection import Projection, Table, Target
+
+CREATE = """
+CREATE TABLE {balances_v1} (
+    tenant text COLLATE "C" NOT NULL,
+    account text COLLATE "C" NOT NULL,
+    granted bigint NOT NULL,
+    available bigint NOT NULL CHECK (available >= 0),
+    pending bigint NOT NULL CHECK (pending >= 0),
+    reserved bigint NOT NULL CHECK (reserved >= 0),
+    consumed bigint NOT NULL CHECK (consumed >= 0),
+    expired bigint NOT NULL CHECK (expired >= 0),
+    revoked bigint NOT NULL CHECK (revoked >= 0),
+    debt bigint NOT NULL CHECK (debt >= 0),
+    overdraft_reserved bigint NOT NULL CHECK (overdraft_reserved >= 0),
+    overdraft_limit bigint NOT NULL CHECK (overdraft_limit >= 0),
+    due_at timestamptz,
+    position bigint NOT NULL,
+    version bigint NOT NULL,
+    updated_at timestamptz NOT NULL,
+    PRIMARY KEY (tenant, account),
+    CHECK (granted = available + pending + reserved + consumed + expired + revoked)
+) WITH (fillfactor = 70)
+"""
+INDEX_DUE = """
+CREATE INDEX ON {balances_v1} (due_at, tenant, account) WHERE due_at IS NOT NULL
+"""
+PUT = """
+INSERT INTO {balances_v1} AS b (
+    tenant, account, granted, available, pending, reserved, consumed, expired, revoked, debt,
+    overdraft_reserved, overdraft_limit, due_at, position, version, updated_at)
+SELECT * FROM unnest(
+    %(tenant)b::text[], %(account)b::text[], %(granted)b::bigint[], %(available)b::bigint[],
+    %(pending)b::bigint[], %(reserved)b::bigint[], %(consumed)b::bigint[], %(expired)b::bigint[],
+    %(revoked)b::bigint[], %(debt)b::bigint[], %(overdraft_reserved)b::bigint[],
+    %(overdraft_limit)b::bigint[], %(due_at)b::timestamptz[], %(position)b::bigint[],
+    %(version)b::bigint[], %(updated_at)b::timestamptz[])
+ON CONFLICT (tenant, account) DO UPDATE SET
+    granted = excluded.granted, available = excluded.available, pending = excluded.pending,
+    reserved = excluded.reserved, consumed = excluded.consumed, expired = excluded.expired,
+    revoked = excluded.revoked, debt = excluded.debt,
+    overdraft_reserved = excluded.overdraft_reserved, overdraft_limit = excluded.overdraft_limit,
+    due_at = excluded.due_at, position = excluded.position, version = excluded.version,
+    updated_at = excluded.updated_at
+WHERE b.version < excluded.version
+"""
+COLUMNS = """
+    tenant, account, granted, available, pending, reserved, consumed, expired, revoked, debt,
+    overdraft_reserved, overdraft_limit, due_at, position, version, updated_at
+"""
+SELECT_ONE = (
+    "SELECT" + COLUMNS + "FROM projections.balances_v1"
+    " WHERE tenant = %(tenant)s AND account = %(account)s"
+)
+SELECT_DUE = """
+SELECT tenant, account, due_at FROM projections.balances_v1
+WHERE due_at <= %(now)s ORDER BY due_at, tenant, account LIMIT %(limit)s
+"""
+
+
+class BalanceRow(Struct, frozen=True, kw_only=True):
+    """An account's balance after the event at `position`, in micro-credits.
+
+    Out of date once `due_at` has passed: time has then done what no event has recorded yet.
+    """
+
+    tenant: str
+    account: str
+    granted: int
+    available: int
+    pending: int
+    reserved: int
+    consumed: int
+    expired: int
+    revoked: int
+    debt: int
+    overdraft_reserved: int
+    overdraft_limit: int
+    due_at: datetime | None
+    position: int
+    version: int
+    updated_at: datetime
+
+    @property
+    def balance(self) -> Balance:
+        """The balance as the ledger's own type."""
+        return Balance(**{name: getattr(self, name) for name in Balance.__struct_fields__})
+
+
+class Due(Struct, frozen=True, kw_only=True):
+    """An account that time changes at `due_at`."""
+
+    tenant: str
+    account: str
+    due_at: datetime
+
+
+def fold(batch: Sequence[Recorded]) -> list[BalanceRow]:
+    """Return the last balance of each account that the batch touches, by tenant and account."""
+    last = {
+        (recorded.tenant, recorded.account): recorded
+        for recorded in batch
+        if recorded.account is not None
+    }
+    return [_row(last[key]) for key in sorted(last)]
+
+
+def _row(recorded: Recorded) -> BalanceRow:
+    balance = recorded.balance
+    assert balance is not None
+    assert recorded.account is not None
+    return BalanceRow(
+        tenant=recorded.tenant,
+        account=recorded.account,
+        granted=balance.granted,
+        available=balance.available,
+        pending=balance.pending,
+        reserved=balance.reserved,
+        consumed=balance.consumed,
+        expired=balance.expired,
+        revoked=balance.revoked,
+        debt=balance.debt,
+        overdraft_reserved=balance.overdraft_reserved,
+        overdraft_limit=balance.overdraft_limit,
+        due_at=balance.due_at,
+        position=recorded.position,
+        version=recorded.version,
+        updated_at=recorded.recorded_at,
+    )
+
+
+def apply(target: Target, batch: Sequence[Recorded]) -> None:
+    """Write what a batch of events changes."""
+    target.change(PUT, fold(batch))
+
+
+BALANCES = Projection(
+    name="balances",
+    tables=(
+        Table(
+            name="balances_v1",
+            key=("tenant", "account"),
+            create=CREATE,
+            indexes=(INDEX_DUE,),
+        ),
+    ),
+    apply=apply,
+)
+
+
+async def read_balance(conn: AsyncConnection[Any], tenant: str, account: str) -> BalanceRow | None:
+    """Return an account's balance; None if no event of it has come so far."""
+    async with conn.cursor(row_factory=class_row(BalanceRow)) as cursor:
+        await cursor.execute(SELECT_ONE, {"tenant": tenant, "account": account})
+        return await cursor.fetchone()
+
+
+async def due_accounts(conn: AsyncConnection[Any], now: datetime, limit: int = 1_000) -> list[Due]:
+    """Return accounts of all tenants that time has changed by `now`, the longest due first."""
+    async with conn.cursor(row_factory=class_row(Due)) as cursor:
+        await cursor.execute(SELECT_DUE, {"now": now, "limit": limit})
+        return await cursor.fetchall()

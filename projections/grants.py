@@ -1,0 +1,394 @@
+"""Grants: one row a grant, with where its credits are now."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+from psycopg import AsyncConnection
+from psycopg.rows import dict_row
+
+from ledger.domain.entities import Draw, GrantKind, GrantStatus, Return, Source
+from ledger.domain.events import (
+    BalanceAdjusted,
+    CreditsDeducted,
+    CreditsGranted,
+    CreditsRefunded,
+    CreditsReserved,
+    GrantActivated,
+    GrantExpired,
+    GrantRevoked,
+    Regrant,
+    ReservationCaptured,
+    ReservationExpired,
+    ReservationExtended,
+    ReservationReleased,
+)
+from ledger.records import Recorded
+from projections.cursors import Page, decode_cursor, page
+from projections.projection import Projection, Table, Target, as_json
+
+CREATE = """
+CREATE TABLE {grants_v1} (
+    tenant text COLLATE "C" NOT NULL,
+    account text COLLATE "C" NOT NULL,
+    grant_id text COLLATE "C" NOT NULL,
+    sequence bigint NOT NULL,
+    amount bigint NOT NULL,
+    available bigint NOT NULL CHECK (available >= 0),
+    pending bigint NOT NULL CHECK (pending >= 0),
+    reserved bigint NOT NULL CHECK (reserved >= 0),
+    consumed bigint NOT NULL CHECK (consumed >= 0),
+    expired bigint NOT NULL CHECK (expired >= 0),
+    revoked bigint NOT NULL CHECK (revoked >= 0),
+    status text NOT NULL,
+    clawed_back boolean NOT NULL,
+    kind text NOT NULL,
+    priority integer NOT NULL,
+    scope jsonb NOT NULL,
+    effective_at timestamptz NOT NULL,
+    expires_at timestamptz,
+    cost_basis bigint,
+    source jsonb,
+    instead_of text,
+    metadata jsonb NOT NULL,
+    granted_by text NOT NULL,
+    reason text,
+    granted_at timestamptz NOT NULL,
+    granted_position bigint NOT NULL,
+    updated_at timestamptz NOT NULL,
+    position bigint NOT NULL,
+    PRIMARY KEY (tenant, account, grant_id),
+    UNIQUE (tenant, account, sequence),
+    CHECK (amount = available + pending + reserved + consumed + expired + revoked)
+) WITH (fillfactor = 70)
+"""
+INSERT = """
+INSERT INTO {grants_v1} (
+    tenant, account, grant_id, sequence, amount, available, pending, reserved, consumed, expired,
+    revoked, status, clawed_back, kind, priority, scope, effective_at, expires_at, cost_basis,
+    source, instead_of, metadata, granted_by, reason, granted_at, granted_position, updated_at,
+    position)
+SELECT r.tenant, r.account, r.grant_id, r.sequence, r.amount, r.available, r.pending, r.reserved,
+    r.consumed, r.expired, r.revoked, r.status, r.clawed_back, r.kind, r.priority, r.scope::jsonb,
+    r.effective_at, r.expires_at, r.cost_basis, r.source::jsonb, r.instead_of, r.metadata::jsonb,
+    r.granted_by, r.reason, r.granted_at, r.granted_position, r.updated_at, r.position
+FROM unnest(
+    %(tenant)b::text[], %(account)b::text[], %(grant_id)b::text[], %(sequence)b::bigint[],
+    %(amount)b::bigint[], %(available)b::bigint[], %(pending)b::bigint[], %(reserved)b::bigint[],
+    %(consumed)b::bigint[], %(expired)b::bigint[], %(revoked)b::bigint[], %(status)b::text[],
+    %(clawed_back)b::boolean[], %(kind)b::text[], %(priority)b::integer[], %(scope)b::text[],
+    %(effective_at)b::timestamptz[], %(expires_at)b::timestamptz[], %(cost_basis)b::bigint[],
+    %(source)b::text[], %(instead_of)b::text[], %(metadata)b::text[], %(granted_by)b::text[],
+    %(reason)b::text[], %(granted_at)b::timestamptz[], %(granted_position)b::bigint[],
+    %(updated_at)b::timestamptz[], %(position)b::bigint[])
+AS r(tenant, account, grant_id, sequence, amount, available, pending, reserved, consumed, expired,
+    revoked, status, clawed_back, kind, priority, scope, effective_at, expires_at, cost_basis,
+    source, instead_of, metadata, granted_by, reason, granted_at, granted_position, updated_at,
+    position)
+"""
+MOVE = """
+UPDATE {grants_v1} AS g SET
+    available = g.available + m.available, pending = g.pending + m.pending,
+    reserved = g.reserved + m.reserved, consumed = g.consumed + m.consumed,
+    expired = g.expired + m.expired, revoked = g.revoked + m.revoked,
+    status = COALESCE(m.status, g.status), clawed_back = COALESCE(m.clawed_back, g.clawed_back),
+    updated_at = m.updated_at, position = m.position
+FROM unnest(
+    %(tenant)b::text[], %(account)b::text[], %(grant_id)b::text[], %(available)b::bigint[],
+    %(pending)b::bigint[], %(reserved)b::bigint[], %(consumed)b::bigint[], %(expired)b::bigint[],
+    %(revoked)b::bigint[], %(status)b::text[], %(clawed_back)b::boolean[],
+    %(updated_at)b::timestamptz[], %(position)b::bigint[])
+AS m(tenant, account, grant_id, available, pending, reserved, consumed, expired, revoked, status,
+    clawed_back, updated_at, position)
+WHERE g.tenant = m.tenant AND g.account = m.account AND g.grant_id = m.grant_id
+"""
+COLUMNS = """
+    tenant, account, grant_id, sequence, amount, available, pending, reserved, consumed, expired,
+    revoked, status, clawed_back, kind, priority, scope, effective_at, expires_at, cost_basis,
+    source, instead_of, metadata, granted_by, reason, granted_at, granted_position, updated_at,
+    position
+"""
+SELECT_ONE = (
+    "SELECT" + COLUMNS + "FROM projections.grants_v1"
+    " WHERE tenant = %(tenant)s AND account = %(account)s AND grant_id = %(grant_id)s"
+)
+SELECT_PAGE = (
+    "SELECT" + COLUMNS + "FROM projections.grants_v1"
+    " WHERE tenant = %(tenant)s AND account = %(account)s AND sequence > %(after)s"
+    " AND (%(status)s::text IS NULL OR status = %(status)s)"
+    " ORDER BY sequence LIMIT %(rows)s"
+)
+
+
+class GrantRow(Struct, frozen=True, kw_only=True):
+    """A grant after the event at `position`. Amounts in micro-credits; `sequence` is its age.
+
+    `instead_of` is the expired grant in whose place a refund made this one.
+    """
+
+    tenant: str
+    account: str
+    grant_id: str
+    sequence: int
+    amount: int
+    available: int
+    pending: int
+    reserved: int
+    consumed: int
+    expired: int
+    revoked: int
+    status: GrantStatus
+    clawed_back: bool
+    kind: GrantKind
+    priority: int
+    scope: tuple[str, ...]
+    effective_at: datetime
+    expires_at: datetime | None
+    cost_basis: int | None
+    source: Source | None
+    instead_of: str | None
+    metadata: dict[str, str]
+    granted_by: str
+    reason: str | None
+    granted_at: datetime
+    granted_position: int
+    updated_at: datetime
+    position: int
+
+
+class NewGrant(Struct, kw_only=True):
+    """A row to insert. It is still changed by what happens to the grant in the same batch."""
+
+    tenant: str
+    account: str
+    grant_id: str
+    sequence: int
+    amount: int
+    available: int = 0
+    pending: int = 0
+    reserved: int = 0
+    consumed: int = 0
+    expired: int = 0
+    revoked: int = 0
+    status: str | None = "active"
+    clawed_back: bool | None = False
+    kind: str
+    priority: int
+    scope: str = "[]"
+    effective_at: datetime
+    expires_at: datetime | None
+    cost_basis: int | None = None
+    source: str | None = None
+    instead_of: str | None = None
+    metadata: str = "{}"
+    granted_by: str
+    reason: str | None
+    granted_at: datetime
+    granted_position: int
+    updated_at: datetime
+    position: int
+
+
+class Move(Struct, kw_only=True):
+    """What a batch adds to the buckets of a grant that was there before it."""
+
+    tenant: str
+    account: str
+    grant_id: str
+    available: int = 0
+    pending: int = 0
+    reserved: int = 0
+    consumed: int = 0
+    expired: int = 0
+    revoked: int = 0
+    status: str | None = None
+    clawed_back: bool | None = None
+    updated_at: datetime
+    position: int
+
+
+class Moves:
+    """What a batch of events does to grants."""
+
+    def __init__(self) -> None:
+        """Start with nothing."""
+        self.new: dict[tuple[str, str, str], NewGrant] = {}
+        self.moves: dict[tuple[str, str, str], Move] = {}
+
+    def fold(self, recorded: Recorded) -> None:
+        """Add one event of an account."""
+        event = recorded.event
+        match event:
+            case CreditsReserved() | ReservationExtended():
+                self._draw(recorded, event.draws, "available", "reserved")
+            case ReservationCaptured():
+                self._draw(recorded, event.draws, "reserved", "consumed")
+                self._draw(recorded, event.extra, "available", "consumed")
+                self._give_back(recorded, event.returns, "reserved")
+            case ReservationReleased() | ReservationExpired():
+                self._give_back(recorded, event.returns, "reserved")
+            case CreditsDeducted():
+                self._draw(recorded, event.draws, "available", "consumed")
+            case CreditsGranted():
+                self._granted(recorded, event)
+            case GrantActivated():
+                row = self._row(recorded, event.grant)
+                row.pending -= event.amount
+                row.available += event.amount - event.debt_repaid
+                row.consumed += event.debt_repaid
+                row.status = "active"
+            case GrantExpired():
+                row = self._move(recorded, event.grant, event.amount, "available", "expired")
+                row.status = "expired"
+            case GrantRevoked():
+                bucket = "pending" if event.pending else "available"
+                row = self._move(recorded, event.grant, event.amount, bucket, "revoked")
+                row.status, row.clawed_back = "revoked", event.clawback
+            case CreditsRefunded():
+                self._give_back(recorded, event.returns, "consumed")
+                for regrant in event.regrants:
+                    self._regranted(recorded, regrant, Source("refund", event.refund))
+            case BalanceAdjusted():
+                self._draw(recorded, event.draws, "available", "revoked")
+                if event.grant is not None:
+                    source = Source("adjustment", event.adjustment)
+                    self._regranted(recorded, event.grant, source, event.metadata)
+            case _:
+                pass  # No other event moves a grant.
+
+    def _row(self, recorded: Recorded, grant: str) -> NewGrant | Move:
+        assert recorded.account is not None
+        key = (recorded.tenant, recorded.account, grant)
+        row = self.new.get(key) or self.moves.get(key)
+        if row is None:
+            row = self.moves[key] = Move(
+                tenant=recorded.tenant,
+                account=recorded.account,
+                grant_id=grant,
+                updated_at=recorded.recorded_at,
+                position=recorded.position,
+            )
+        row.updated_at, row.position = recorded.recorded_at, recorded.position
+        return row
+
+    def _move(
+        self, recorded: Recorded, grant: str, amount: int, source: str, to: str
+    ) -> NewGrant | Move:
+        row = self._row(recorded, grant)
+        setattr(row, source, getattr(row, source) - amount)
+        setattr(row, to, getattr(row, to) + amount)
+        return row
+
+    def _draw(self, recorded: Recorded, draws: Iterable[Draw], source: str, to: str) -> None:
+        for draw in draws:
+            self._move(recorded, draw.grant, draw.amount, source, to)
+
+    def _give_back(self, recorded: Recorded, returns: Iterable[Return], source: str) -> None:
+        for back in returns:
+            self._move(recorded, back.grant, back.amount, source, back.to)
+
+    def _granted(self, recorded: Recorded, event: CreditsGranted) -> None:
+        row = _new(recorded, event)
+        row.source = as_json(event.source) if event.source else None
+        row.metadata = as_json(event.metadata) if event.metadata else "{}"
+        if event.pending:
+            row.status, row.available, row.pending = "pending", 0, event.amount
+        self.new[row.tenant, row.account, row.grant_id] = row
+
+    def _regranted(
+        self,
+        recorded: Recorded,
+        regrant: Regrant,
+        source: Source,
+        metadata: dict[str, str] | None = None,
+    ) -> None:
+        row = _new(recorded, regrant)
+        row.source, row.instead_of = as_json(source), regrant.instead_of
+        row.metadata = as_json(metadata) if metadata else "{}"
+        self.new[row.tenant, row.account, row.grant_id] = row
+
+
+def _new(recorded: Recorded, granted: CreditsGranted | Regrant) -> NewGrant:
+    assert recorded.account is not None
+    return NewGrant(
+        tenant=recorded.tenant,
+        account=recorded.account,
+        grant_id=granted.grant,
+        sequence=recorded.version,
+        amount=granted.amount,
+        available=granted.amount - granted.debt_repaid,
+        consumed=granted.debt_repaid,
+        kind=granted.kind,
+        priority=granted.priority,
+        effective_at=granted.effective_at,
+        expires_at=granted.expires_at,
+        scope=as_json(granted.scope) if granted.scope else "[]",
+        cost_basis=granted.cost_basis,
+        granted_by=recorded.by,
+        reason=recorded.reason,
+        granted_at=recorded.recorded_at,
+        granted_position=recorded.position,
+        updated_at=recorded.recorded_at,
+        position=recorded.position,
+    )
+
+
+def fold(batch: Sequence[Recorded]) -> tuple[list[NewGrant], list[Move]]:
+    """Return the grants that a batch makes, and what it moves in those there were, by key."""
+    moves = Moves()
+    for recorded in batch:
+        moves.fold(recorded)
+    return (
+        [row for _, row in sorted(moves.new.items())],
+        [row for _, row in sorted(moves.moves.items())],
+    )
+
+
+def apply(target: Target, batch: Sequence[Recorded]) -> None:
+    """Write what a batch of events changes."""
+    new, moves = fold(batch)
+    target.change(INSERT, new)
+    target.change(MOVE, moves)
+
+
+GRANTS = Projection(
+    name="grants",
+    tables=(Table(name="grants_v1", key=("tenant", "account", "grant_id"), create=CREATE),),
+    apply=apply,
+)
+
+
+async def read_grant(
+    conn: AsyncConnection[Any], tenant: str, account: str, grant: str
+) -> GrantRow | None:
+    """Return one grant; None if it has not come so far."""
+    parameters = {"tenant": tenant, "account": account, "grant_id": grant}
+    async with conn.cursor(row_factory=dict_row) as cursor:
+        row = await (await cursor.execute(SELECT_ONE, parameters)).fetchone()
+    return msgspec.convert(row, GrantRow) if row else None
+
+
+async def list_grants(
+    conn: AsyncConnection[Any],
+    tenant: str,
+    account: str,
+    *,
+    status: GrantStatus | None = None,
+    cursor: str | None = None,
+    limit: int = 100,
+) -> Page[GrantRow]:
+    """Return an account's grants by age, oldest first. Raises InvalidCursor."""
+    parameters = {
+        "tenant": tenant,
+        "account": account,
+        "status": status,
+        "after": decode_cursor("grants", int, cursor) if cursor else 0,
+        "rows": limit + 1,
+    }
+    async with conn.cursor(row_factory=dict_row) as rows:
+        found = await (await rows.execute(SELECT_PAGE, parameters, prepare=False)).fetchall()
+    return page("grants", msgspec.convert(found, list[GrantRow]), limit, lambda row: row.sequence)

@@ -1,0 +1,120 @@
+"""What a projection is: its tables, and how a batch of events changes them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any, LiteralString
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import astuple
+from psycopg import Connection, Cursor
+from psycopg.sql import SQL, Composed, Identifier
+
+from ledger.records import Recorded
+
+SCHEMA = "projections"
+TABLE_EXISTS = "SELECT to_regclass(%(table)s) IS NOT NULL"
+_encode = msgspec.json.Encoder().encode
+
+
+class Inconsistent(Exception):
+    """An event speaks of a row that is not there: the table is not what the ledger says."""
+
+
+class Table(Struct, frozen=True, kw_only=True):
+    """One table, under a name that says its version: another shape is another name.
+
+    `create` and `indexes` name their table in braces, as the fold's statements do, so that a
+    rebuild can make the same table under another name. `key` identifies a row, and orders rows.
+    """
+
+    name: str
+    key: tuple[str, ...]
+    create: LiteralString
+    indexes: tuple[LiteralString, ...] = ()
+
+
+class Projection(Struct, frozen=True, kw_only=True):
+    """Tables that follow the ledger. Its position is kept under the first table's name."""
+
+    name: str
+    tables: tuple[Table, ...]
+    apply: Callable[[Target, Sequence[Recorded]], None]
+
+    @property
+    def tracked_as(self) -> str:
+        """The name of its tracking row: a new version starts from position 0 again."""
+        return self.tables[0].name
+
+
+class Target:
+    """Where a fold's rows go: the live tables, or those of a rebuild beside them (`suffix`)."""
+
+    def __init__(self, cursor: Cursor[Any], projection: Projection, suffix: str = "") -> None:
+        """Write with `cursor`, inside the caller's transaction."""
+        self._cursor = cursor
+        self._names = tuple(table.name for table in projection.tables)
+        self._suffix = suffix
+
+    def write(self, statement: LiteralString, rows: Sequence[Struct]) -> int:
+        """Run a statement over all `rows`, given as arrays by field; return how many it met."""
+        if not rows:
+            return 0
+        self._cursor.execute(
+            rendered(statement, self._names, self._suffix), columns(rows), prepare=True
+        )
+        return self._cursor.rowcount
+
+    def change(self, statement: LiteralString, rows: Sequence[Struct]) -> None:
+        """Run one statement that must meet one row for each of `rows`; else raises Inconsistent."""
+        met = self.write(statement, rows)
+        if met != len(rows):
+            raise Inconsistent(f"{len(rows)} rows of {self._names[0]} change, but {met} are there")
+
+
+@lru_cache(maxsize=256)
+def rendered(statement: LiteralString, names: tuple[str, ...], suffix: str = "") -> Composed:
+    """Return a statement with its tables' real names in place of those in braces."""
+    return SQL(statement).format(**{name: Identifier(SCHEMA, name + suffix) for name in names})
+
+
+def columns(rows: Sequence[Struct]) -> dict[str, list[Any]]:
+    """Return rows of one kind as arrays, by the name of the field."""
+    values = map(list, zip(*map(astuple, rows), strict=True))
+    return dict(zip(rows[0].__struct_fields__, values, strict=True))
+
+
+def as_json(value: object) -> str:
+    """Return a value as JSON text, for a jsonb column."""
+    return _encode(value).decode()
+
+
+def create(connection: Connection[Any], projection: Projection, suffix: str = "") -> None:
+    """Make a projection's tables, without their secondary indexes."""
+    for table in projection.tables:
+        connection.execute(rendered(table.create, (table.name,), suffix))
+
+
+def index(connection: Connection[Any], projection: Projection, suffix: str = "") -> None:
+    """Make the secondary indexes of a projection's tables: quicker once the rows are there."""
+    for table in projection.tables:
+        for statement in table.indexes:
+            connection.execute(rendered(statement, (table.name,), suffix))
+
+
+def drop(connection: Connection[Any], projection: Projection, suffix: str = "") -> None:
+    """Drop what there is of a projection's tables."""
+    for table in projection.tables:
+        statement = SQL("DROP TABLE IF EXISTS {}")
+        connection.execute(statement.format(Identifier(SCHEMA, table.name + suffix)))
+
+
+def exists(connection: Connection[Any], projection: Projection) -> bool:
+    """Tell whether all tables of a projection are there."""
+    found = (
+        connection.execute(TABLE_EXISTS, {"table": f"{SCHEMA}.{table.name}"}).fetchone()
+        for table in projection.tables
+    )
+    return all(row is not None and row[0] for row in found)

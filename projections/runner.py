@@ -1,0 +1,246 @@
+"""The thread that follows the ledger: one read feeds all projections, each in its own transaction.
+
+Only one process at a time does it; the others stand by. An exception in one projection stops that
+one alone, at the very event, until a rebuild moves it or the process starts again. A connection
+that was lost is made again, for ever.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from typing import Any, Final
+
+import msgspec
+import psycopg
+import structlog
+from eventsourcing import persistence
+from msgspec import Struct
+from psycopg import Connection
+
+from ledger.codec import UnknownEvent
+from ledger.records import Recorded
+from ledger.store import Store
+from projections.projection import Projection
+from projections.registry import PROJECTIONS
+from projections.status import Failure, ProjectionStatus, read_status
+from projections.tables import LOCKS, RUNNER_LOCK, claim, connect, prepare, write_batch
+from projections.tracking import POSITION_IF_FREE, RECOVERED, TrackingRecorder, position_of
+
+log = structlog.get_logger(__name__)
+
+IDLE_MS_MAX: Final = 50
+STANDBY_SECONDS: Final = 1.0
+REFRESH_SECONDS: Final = 1.0
+RECONNECT_SECONDS_MAX: Final = 5.0
+TRANSIENT = (
+    psycopg.OperationalError,
+    psycopg.InterfaceError,
+    psycopg.errors.ReadOnlySqlTransaction,
+    persistence.OperationalError,
+    persistence.InterfaceError,
+)
+"""What passes: a server that is away, a lock that is held, a statement that took too long."""
+
+FAIL = """
+INSERT INTO projections.failures (projection, position, event, error)
+VALUES (%(projection)s, %(position)s, %(event)s, %(error)s)
+ON CONFLICT (projection) DO UPDATE SET position = excluded.position, event = excluded.event,
+    error = excluded.error, failed_at = now()
+"""
+
+
+class Follower(Struct):
+    """One projection, where it stands, and what stopped it there."""
+
+    projection: Projection
+    position: int = 0
+    failure: Failure | None = None
+
+
+class Runner:
+    """Keeps the projections up with the ledger, in one thread."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        batch_max: int = 5_000,
+        poll_ms: int = 5,
+        projections: tuple[Projection, ...] = PROJECTIONS,
+    ) -> None:
+        """Prepare to follow; nothing happens before `start`. `poll_ms` is the pause while busy."""
+        self.store = store
+        self.batch_max = batch_max
+        self.poll_ms = poll_ms
+        self._projections = projections
+        self._followers = [Follower(projection) for projection in projections]
+        self._recorder = TrackingRecorder(store.recorder.datastore)
+        self._active = False
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="projections", daemon=True)
+        self._last_status: list[ProjectionStatus] = []
+
+    @property
+    def active(self) -> bool:
+        """Tell whether this process is the one that follows."""
+        return self._active
+
+    @property
+    def alive(self) -> bool:
+        """Tell whether the thread runs, active or standing by."""
+        return self._thread.is_alive()
+
+    def start(self) -> None:
+        """Begin to follow."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Finish the batch at hand, then stop."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def status(self) -> list[ProjectionStatus]:
+        """Return how each projection is doing; what was known last while the database is away."""
+        try:
+            with self.store.recorder.datastore.get_connection() as connection:
+                found = read_status(connection, self._projections)
+        except TRANSIENT:
+            found = [msgspec.structs.replace(one, state="standby") for one in self._last_status]
+        if not self._active:
+            found = [msgspec.structs.replace(one, state="standby") for one in found]
+        self._last_status = found
+        return found
+
+    # -- the thread ------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        failures = 0
+        while not self._stop.is_set():
+            try:
+                with connect(self.store) as connection:
+                    while not self._stop.is_set():
+                        failures = 0
+                        if claim(connection, LOCKS, RUNNER_LOCK):
+                            self._follow(connection)
+                        self._stop.wait(STANDBY_SECONDS)
+            except TRANSIENT as error:
+                jitter = random.uniform(0.5, 1.0)  # noqa: S311 - no secret
+                pause = min(RECONNECT_SECONDS_MAX, 0.05 * 2**failures) * jitter
+                failures = min(failures + 1, 10)
+                log.warning("projections.disconnected", error=str(error), retry_seconds=pause)
+                self._stop.wait(pause)
+            finally:
+                self._active = False
+
+    def _follow(self, connection: Connection[Any]) -> None:
+        """Follow until told to stop, on the connection that holds the lock: they end together."""
+        for name in prepare(connection, self._projections):
+            log.info("projection.created", projection=name)
+        self._active = True
+        for follower in self._followers:
+            follower.failure = None
+            connection.execute(RECOVERED, {"name": follower.projection.tracked_as})
+        self._refresh(connection)
+        log.info("projections.active")
+        refreshed, idle_ms = time.monotonic(), self.poll_ms
+        while not self._stop.is_set():
+            moved = self._round(connection)
+            idle_ms = self.poll_ms if moved else min(IDLE_MS_MAX, idle_ms * 2)
+            if time.monotonic() - refreshed > REFRESH_SECONDS:
+                self._refresh(connection)
+                refreshed = time.monotonic()
+            self._stop.wait(idle_ms / 1_000)
+
+    def _refresh(self, connection: Connection[Any]) -> None:
+        """Read where the projections stand. One that a rebuild has moved goes on from there."""
+        positions = [position_of(connection, one.projection.tracked_as) for one in self._followers]
+        head = self.store.max_position()
+        for follower, position in zip(self._followers, positions, strict=True):
+            if position != follower.position:
+                follower.position, follower.failure = position, None
+            if position > head and follower.failure is None:
+                error = f"the ledger ends at position {head}, before this projection: rebuild it"
+                self._fail(connection, follower, Failure(position, None, error))
+
+    def _round(self, connection: Connection[Any]) -> bool:
+        """Take every projection one batch further. Return whether there was anything to do."""
+        standing: dict[int, list[Follower]] = {}
+        for follower in self._followers:
+            if follower.failure is None:
+                standing.setdefault(follower.position, []).append(follower)
+        moved = False
+        for position, followers in sorted(standing.items()):
+            batch = self._read(connection, position, followers)
+            for follower in followers if batch else ():
+                self._apply(connection, follower, batch)
+                moved = True
+        return moved
+
+    def _read(
+        self, connection: Connection[Any], position: int, followers: list[Follower]
+    ) -> list[Recorded]:
+        """Read the next batch; up to the first event that this version of Scrip cannot read."""
+        limit = self.batch_max
+        while True:
+            try:
+                return self.store.events_after(position, limit)
+            except (UnknownEvent, msgspec.MsgspecError) as error:
+                if limit == 1:
+                    for follower in followers:
+                        self._fail(connection, follower, Failure(position + 1, None, str(error)))
+                    return []
+                limit = max(1, limit // 2)
+
+    def _apply(
+        self, connection: Connection[Any], follower: Follower, batch: list[Recorded]
+    ) -> None:
+        """Apply a batch; if something in it fails, all of it before the very event that does."""
+        try:
+            self._write(connection, follower, batch)
+        except TRANSIENT:
+            raise
+        except Exception as error:  # noqa: BLE001 - a bug stops this projection, and no other
+            if len(batch) == 1:
+                cause = Failure(
+                    batch[0].position, batch[0].name, f"{type(error).__name__}: {error}"
+                )
+                self._fail(connection, follower, cause)
+                return
+            middle = len(batch) // 2
+            self._apply(connection, follower, batch[:middle])
+            if follower.failure is None and follower.position == batch[middle - 1].position:
+                self._apply(connection, follower, batch[middle:])
+
+    def _write(
+        self, connection: Connection[Any], follower: Follower, batch: list[Recorded]
+    ) -> None:
+        name = follower.projection.tracked_as
+        with connection.transaction(), connection.cursor() as cursor:
+            row = cursor.execute(POSITION_IF_FREE, {"name": name}, prepare=True).fetchone()
+            if row is None:
+                return  # A rebuild is switching its tables just now.
+            if row[0] == follower.position:
+                write_batch(self._recorder, cursor, follower.projection, batch)
+                row = (batch[-1].position,)
+        follower.position = row[0]
+
+    def _fail(self, connection: Connection[Any], follower: Follower, failure: Failure) -> None:
+        follower.failure = failure
+        name = follower.projection.name
+        log.error(
+            "projection.stopped",
+            projection=name,
+            position=failure.position,
+            event_name=failure.event,
+            error=failure.error,
+        )
+        parameters = {
+            "projection": follower.projection.tracked_as,
+            "position": failure.position,
+            "event": failure.event,
+            "error": failure.error[:2_000],
+        }
+        connection.execute(FAIL, parameters)
