@@ -1,0 +1,1 @@
+"""HTTP: requests in, one call, answers out. No rules of credits live here."""

@@ -1,0 +1,155 @@
+"""The HTTP application: the one place where it is put together."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+import structlog
+from fastapi import FastAPI
+from psycopg import OperationalError
+from psycopg.errors import UndefinedTable
+from psycopg_pool import PoolTimeout
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route as PathRoute
+from starlette.types import ASGIApp
+
+from api import accounts, adjustments, audit, batch, catalog, deductions, grants, health
+from api import problems, quotes, reservations, usage
+from api.auth import Keys
+from api.crossing import Crossing
+from api.edge import Edge, trace_of
+from api.endpoint import NO_STORE, Resource
+from api.metrics import Metrics
+from api.openapi import describe
+from api.routes import Deps, Room, Route
+from ledger.domain.errors import InternalError, LedgerError, StoreUnavailable
+
+ROUTES: Final[tuple[Route, ...]] = (
+    # The most frequent ones come first: paths are tried in this order.
+    reservations.CREATE_RESERVATION,
+    reservations.CAPTURE,
+    reservations.RELEASE,
+    reservations.EXTEND,
+    deductions.CREATE_DEDUCTION,
+    batch.BATCH,
+    accounts.READ_BALANCE,
+    reservations.LIST_RESERVATIONS,
+    reservations.READ_RESERVATION,
+    deductions.CREATE_REFUND,
+    accounts.PUT_ACCOUNT,
+    accounts.READ_ACCOUNT,
+    accounts.LIST_ACCOUNTS,
+    grants.CREATE_GRANT,
+    grants.LIST_GRANTS,
+    grants.READ_GRANT,
+    grants.REVOKE_GRANT,
+    adjustments.CREATE_ADJUSTMENT,
+    usage.READ_USAGE,
+    audit.LIST_ACCOUNT_EVENTS,
+    audit.LIST_EVENTS,
+    quotes.QUOTE,
+    catalog.LIST_FEATURES,
+    catalog.PUT_FEATURE,
+    catalog.READ_FEATURE,
+    catalog.LIST_FEATURE_VERSIONS,
+    catalog.LIST_RATE_CARDS,
+    catalog.PUT_RATE_CARD,
+    catalog.READ_RATE_CARD,
+    catalog.LIST_RATE_CARD_VERSIONS,
+    catalog.PUT_REFUND_POLICY,
+    catalog.READ_REFUND_POLICY,
+    health.LIVE,
+    health.READY,
+    health.METRICS,
+)
+log = structlog.get_logger("scrip.api")
+
+
+def create_app(deps: Deps) -> ASGIApp:
+    """Return the application. It opens the pool when it starts, and closes it when it stops.
+
+    The writer is the caller's to start and to close: after the application has stopped.
+    """
+    metrics = Metrics(deps.writer)
+    room = Room(
+        deps=deps,
+        keys=Keys(deps.pool, known_seconds=deps.key_known_seconds),
+        ledger=Crossing(deps.writer),
+        metrics=metrics,
+    )
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await deps.pool.open()
+        yield
+        await deps.pool.close()
+
+    app = FastAPI(
+        title="Scrip",
+        version=deps.version,
+        lifespan=lifespan,
+        redirect_slashes=False,
+        openapi_url="/openapi.json",
+        # The usual pages load their scripts from elsewhere; nothing here does.
+        docs_url=None,
+        redoc_url=None,
+        exception_handlers={
+            LedgerError: _refused,
+            HTTPException: _not_routed,
+            OperationalError: _unavailable,
+            PoolTimeout: _unavailable,
+            UndefinedTable: _no_tables_yet,
+            Exception: _crashed,
+        },
+    )
+    document = describe(ROUTES, deps.version)
+    app.openapi = lambda: document  # type: ignore[method-assign]
+    for path in dict.fromkeys(route.path for route in ROUTES):
+        here = [route for route in ROUTES if route.path == path]
+        app.router.routes.append(PathRoute(path, Resource(path, here, room)))
+    return Edge(app, metrics)
+
+
+def _problem(request: Request, error: LedgerError) -> Response:
+    trace = trace_of(request.scope)
+    trace.code = error.code
+    response = Response(
+        problems.encode(error, trace.request_id),
+        status_code=error.status,
+        media_type=problems.CONTENT_TYPE.decode(),
+    )
+    response.raw_headers.extend([NO_STORE, *problems.headers(error)])
+    return response
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, LedgerError)
+    return _problem(request, error)
+
+
+async def _not_routed(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    if error.status_code == 405:  # noqa: PLR2004 - the routes that FastAPI itself has
+        return _problem(request, problems.MethodNotAllowed(allow="GET"))
+    return _problem(request, problems.RouteNotFound())
+
+
+async def _unavailable(request: Request, error: Exception) -> Response:
+    trace = trace_of(request.scope)
+    log.warning("store.unavailable", error=str(error), request_id=trace.request_id)
+    return _problem(request, StoreUnavailable())
+
+
+async def _no_tables_yet(request: Request, error: Exception) -> Response:
+    del error
+    return _problem(request, problems.ProjectionBehind())
+
+
+async def _crashed(request: Request, error: Exception) -> Response:
+    # Logged at the edge, which the error goes on to.
+    del error
+    return _problem(request, InternalError())

@@ -1,0 +1,139 @@
+"""Who asks: the key of a request, its tenant and its role. What is not allowed is refused."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import structlog
+from msgspec import Struct
+from psycopg import OperationalError
+from psycopg.rows import tuple_row
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
+
+from api.keys import Role, hash_of, is_spelled_right
+from api.problems import Unauthenticated
+from ledger.domain.errors import StoreUnavailable
+
+KNOWN_SECONDS: Final = 3.0
+"""How long an answer of the database about a key is believed: a revoked key dies within this."""
+KNOWN_MAX: Final = 10_000
+STAMP_SECONDS: Final = 60
+SECRET_MAX: Final = 200
+
+SELECT_KEY = """
+SELECT id, tenant, role, expires_at, last_used_at FROM scrip.keys
+WHERE secret_hash = %(secret_hash)s AND revoked_at IS NULL
+"""
+STAMP_KEY = """
+UPDATE scrip.keys SET last_used_at = now() WHERE id = %(id)s
+AND (last_used_at IS NULL OR last_used_at < now() - make_interval(secs => %(seconds)s))
+"""
+
+log = structlog.get_logger("scrip.api")
+Headers = Iterable[tuple[bytes, bytes]]
+
+
+class Principal(Struct, frozen=True):
+    """Whoever holds a key: what it may do, and for which tenant."""
+
+    key: str
+    tenant: str
+    role: Role
+    expires_at: datetime | None = None
+
+
+NOBODY: Final = Principal("", "", "reader")
+"""Who asks on a route that asks for no key. There is no such tenant."""
+
+
+class _Known(Struct):
+    until: float
+    principal: asyncio.Task[Principal | None]
+
+
+class Keys:
+    """Finds out who asks. Asks the database about a key once in a few seconds, however many ask."""
+
+    def __init__(
+        self, pool: AsyncConnectionPool[Any], *, known_seconds: float = KNOWN_SECONDS
+    ) -> None:
+        """Look keys up through `pool`."""
+        self._pool = pool
+        self._known_seconds = known_seconds
+        self._known: dict[bytes, _Known] = {}
+        self._stamping: set[asyncio.Task[None]] = set()
+        self.lookups = 0
+        """How often the database was asked."""
+
+    async def principal(self, headers: Headers) -> Principal:
+        """Return who asks. Raises Unauthenticated, the same for every way of not being known."""
+        secret = bearer(headers)
+        if secret is None or not is_spelled_right(secret):
+            raise Unauthenticated
+        digest = hash_of(secret)
+        known = self._known.get(digest)
+        if known is None or known.until <= time.monotonic():
+            known = self._look_up(digest)
+        # Shielded: whoever goes away must not take the answer from the others that wait for it.
+        principal = await asyncio.shield(known.principal)
+        expired = principal and principal.expires_at and principal.expires_at <= datetime.now(UTC)
+        if principal is None or expired:
+            raise Unauthenticated
+        return principal
+
+    def _look_up(self, digest: bytes) -> _Known:
+        while len(self._known) >= KNOWN_MAX:
+            del self._known[next(iter(self._known))]
+        self._known.pop(digest, None)
+        known = _Known(
+            time.monotonic() + self._known_seconds, asyncio.create_task(self._read(digest))
+        )
+        known.principal.add_done_callback(lambda task: self._forget_failure(digest, task))
+        self._known[digest] = known
+        return known
+
+    def _forget_failure(self, digest: bytes, task: asyncio.Task[Principal | None]) -> None:
+        if task.cancelled() or task.exception() is not None:
+            self._known.pop(digest, None)
+
+    async def _read(self, digest: bytes) -> Principal | None:
+        self.lookups += 1
+        try:
+            async with (
+                self._pool.connection() as connection,
+                connection.cursor(row_factory=tuple_row) as cursor,
+            ):
+                await cursor.execute(SELECT_KEY, {"secret_hash": digest})
+                row = await cursor.fetchone()
+        except (OperationalError, PoolTimeout) as error:
+            raise StoreUnavailable from error
+        if row is None:
+            return None
+        name, tenant, role, expires_at, last_used_at = row
+        now = datetime.now(UTC)
+        if last_used_at is None or (now - last_used_at).total_seconds() > STAMP_SECONDS:
+            task = asyncio.create_task(self._stamp(name))
+            self._stamping.add(task)
+            task.add_done_callback(self._stamping.discard)
+        return Principal(name, tenant, role, expires_at)
+
+    async def _stamp(self, name: str) -> None:
+        """Note that a key is in use. Nobody waits for this, and nothing depends on it."""
+        try:
+            async with self._pool.connection() as connection:
+                await connection.execute(STAMP_KEY, {"id": name, "seconds": STAMP_SECONDS})
+        except (OperationalError, PoolTimeout) as error:
+            log.warning("key.not_stamped", key=name, error=type(error).__name__)
+
+
+def bearer(headers: Headers) -> str | None:
+    """Return the one bearer token of a request, if there is exactly one and it is plain ASCII."""
+    values = [value for name, value in headers if name == b"authorization"]
+    if len(values) != 1 or len(values[0]) > SECRET_MAX or not values[0].isascii():
+        return None
+    scheme, _, secret = values[0].decode("ascii").partition(" ")
+    return secret if scheme.lower() == "bearer" else None

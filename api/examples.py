@@ -1,0 +1,341 @@
+"""Examples for the description of the API. Answers are rendered from events, as real ones are."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import msgspec
+
+from api.problems import FieldError, InvalidRequest
+from api.receipts import receipt
+from ledger.domain.entities import Balance, Draw, Metered, Price, Rates, Return, Source, Usage
+from ledger.domain.errors import InvalidCommand, LedgerError
+from ledger.domain.events import (
+    NAMES,
+    AccountOpened,
+    BalanceAdjusted,
+    CreditsDeducted,
+    CreditsGranted,
+    CreditsRefunded,
+    CreditsReserved,
+    Event,
+    FeatureSet,
+    GrantRevoked,
+    RateCardSet,
+    RefundPolicySet,
+    ReservationCaptured,
+    ReservationReleased,
+)
+from ledger.records import Recorded, stream_id
+
+NOON: Final = datetime(2026, 11, 21, 12, tzinfo=UTC)
+LATER: Final = datetime(2026, 11, 21, 12, 10, tzinfo=UTC)
+NEW_YEAR: Final = datetime(2027, 1, 1, tzinfo=UTC)
+RATES: Final = Rates(
+    input_per_million=3_000_000,
+    output_per_million=15_000_000,
+    cached_input_per_million=300_000,
+    minimum=1_000,
+)
+PRICE: Final = Price(
+    feature="chat",
+    version=2,
+    model="sonnet",
+    rates=RATES,
+    usage=Usage(2_000, 400, 0),
+    amount=12_000,
+)
+BALANCE: Final = Balance(granted=100_000_000, available=97_500_000, reserved=2_500_000)
+DRAWS: Final = (Draw("welcome", 2_500_000),)
+
+
+def _answer(event: Event, reason: str | None = None, position: int = 1042) -> dict[str, Any]:
+    """Return the answer to the command that caused `event`."""
+    account = None if isinstance(event, FeatureSet | RateCardSet | RefundPolicySet) else "team_7"
+    name = next(name for name, kind in NAMES.items() if isinstance(event, kind))
+    recorded = Recorded(
+        position=position,
+        stream=stream_id("demo", account),
+        version=7,
+        tenant="demo",
+        account=account,
+        name=name,
+        recorded_at=NOON,
+        key="order-1042",
+        by="key:key_4fTzKc0Qm2bW8sLd",
+        reason=reason,
+        occurred_at=None,
+        event=event,
+        balance=BALANCE,
+    )
+    answer: dict[str, Any] = msgspec.json.decode(receipt(recorded).body)
+    return answer
+
+
+ACCOUNT: Final = _answer(AccountOpened(label="Team Seven", metadata={"plan": "pro"}))
+GRANT: Final = _answer(
+    CreditsGranted(
+        grant="welcome",
+        amount=100_000_000,
+        kind="promotional",
+        priority=100,
+        effective_at=NOON,
+        expires_at=NEW_YEAR,
+        source=Source("campaign", "autumn"),
+    ),
+    reason="welcome credits",
+)
+RESERVATION: Final = _answer(
+    CreditsReserved(
+        reservation="job_1",
+        amount=2_500_000,
+        draws=DRAWS,
+        expires_at=LATER,
+        actor="user_42",
+        job="job_1",
+    )
+)
+CAPTURE: Final = _answer(
+    ReservationCaptured(
+        reservation="job_1",
+        deduction="job_1~1",
+        amount=12_000,
+        draws=(Draw("welcome", 12_000),),
+        returns=(Return("welcome", 2_488_000),),
+        status="captured",
+        reserved=2_500_000,
+        captured=12_000,
+        expires_at=LATER,
+        feature="chat",
+        price=PRICE,
+        metered=Metered(usage=Usage(2_000, 400, 0)),
+    )
+)
+RELEASE: Final = _answer(
+    ReservationReleased(
+        reservation="job_1",
+        amount=2_500_000,
+        returns=(Return("welcome", 2_500_000),),
+        reserved=2_500_000,
+        expires_at=LATER,
+    )
+)
+DEDUCTION: Final = _answer(
+    CreditsDeducted(deduction="ded_1", amount=2_500_000, draws=DRAWS, actor="user_42")
+)
+REFUND: Final = _answer(
+    CreditsRefunded(
+        refund="rfd_dnbxsjfqogyyrqvbd6l3p7ut",
+        deduction="job_1~1",
+        amount=12_000,
+        returns=(Return("welcome", 12_000),),
+        refunded=12_000,
+    ),
+    reason="the image was empty",
+)
+REVOCATION: Final = _answer(
+    GrantRevoked(grant="welcome", amount=97_500_000), reason="granted twice"
+)
+ADJUSTMENT: Final = _answer(
+    BalanceAdjusted(adjustment="adj_aiu3qhvubk7zx5s2", amount=-2_500_000, draws=DRAWS),
+    reason="counted twice on 20 November",
+)
+FEATURE: Final = _answer(
+    FeatureSet(feature="image", version=1, name="Image", unit="image", unit_price=2_500_000)
+)
+RATE_CARD: Final = _answer(RateCardSet(feature="chat", version=2, models={"sonnet": RATES}))
+REFUND_POLICY: Final = _answer(RefundPolicySet(version=1, regrant_days=30))
+PARTS: Final = ACCOUNT["balance"]
+READ: Final = {"position": "1042", "as_of": "2026-11-21T12:00:00.250000Z"}
+
+
+def _without(answer: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {name: value for name, value in answer.items() if name not in names}
+
+
+_ENTRY: Final = {
+    **_without(ACCOUNT, "position", "balance"),
+    "opened_at": "2026-11-01T08:00:00Z",
+    "updated_at": "2026-11-21T12:00:00Z",
+    "balance": PARTS,
+}
+_GRANT_ENTRY: Final = {
+    **_without(GRANT, "position", "balance"),
+    "clawed_back": False,
+    "granted_by": "key:key_4fTzKc0Qm2bW8sLd",
+    "granted_at": "2026-11-21T12:00:00Z",
+}
+_RESERVATION_ENTRY: Final = {
+    **_without(RESERVATION, "position", "balance"),
+    "created_at": "2026-11-21T12:00:00Z",
+    "updated_at": "2026-11-21T12:00:00Z",
+}
+_USAGE_ENTRY: Final = {
+    "deduction": "job_1~1",
+    "reservation": "job_1",
+    "amount": "0.012",
+    "debt": "0",
+    "refunded": "0",
+    "feature": "chat",
+    "model": "sonnet",
+    "quantity": None,
+    "usage": {"input_tokens": 2000, "output_tokens": 400, "cached_input_tokens": 0},
+    "price": CAPTURE["price"],
+    "actor": "user_42",
+    "job": "job_1",
+    "metadata": {},
+    "occurred_at": None,
+    "recorded_at": "2026-11-21T12:00:00Z",
+    "position": "1042",
+}
+_SUMS: Final = {
+    "amount": "0.012",
+    "refunded": "0",
+    "quantity": "0",
+    "input_tokens": 2000,
+    "output_tokens": 400,
+    "cached_input_tokens": 0,
+    "count": 1,
+}
+_EVENT: Final = {
+    "position": "1042",
+    "account": "team_7",
+    "version": 7,
+    "name": "credits.reserved.v1",
+    "recorded_at": "2026-11-21T12:00:00Z",
+    "occurred_at": None,
+    "actor": "key:key_4fTzKc0Qm2bW8sLd",
+    "reason": None,
+    "key": "order-1042",
+    "data": {
+        "reservation": "job_1",
+        "amount": "2.5",
+        "draws": [{"grant": "welcome", "amount": "2.5"}],
+        "expires_at": "2026-11-21T12:10:00Z",
+    },
+}
+
+
+def _list(entry: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {"data": [entry], "next_cursor": None, **more}
+
+
+_RESERVE_COMMAND: Final = {
+    "op": "reserve",
+    "account": "team_7",
+    "key": "job_1:reserve",
+    "id": "job_1",
+    "amount": "2.5",
+}
+_USAGE_IN: Final = {"input_tokens": 2000, "output_tokens": 400}
+BY_TYPE: Final[dict[str, Any]] = {
+    "AccountIn": {"label": "Team Seven", "metadata": {"plan": "pro"}},
+    "GrantIn": {
+        "id": "welcome",
+        "amount": "100",
+        "kind": "promotional",
+        "expires_at": "2027-01-01T00:00:00Z",
+        "source": {"type": "campaign", "id": "autumn"},
+        "reason": "welcome credits",
+    },
+    "RevokeIn": {"reason": "granted twice"},
+    "ReservationIn": {"id": "job_1", "amount": "2.5", "actor": "user_42", "job": "job_1"},
+    "CaptureIn": {"feature": "chat", "model": "sonnet", "usage": _USAGE_IN},
+    "ReleaseIn": {},
+    "ExtendIn": {"amount": "1", "ttl_seconds": 900},
+    "DeductionIn": {"id": "ded_1", "amount": "2.5", "actor": "user_42"},
+    "RefundIn": {"reason": "the image was empty"},
+    "AdjustmentIn": {"amount": "-2.5", "reason": "counted twice on 20 November"},
+    "FeatureIn": {"name": "Image", "unit": "image", "unit_price": "2.5"},
+    "RateCardIn": {
+        "models": {
+            "sonnet": {
+                "input_per_million": "3",
+                "output_per_million": "15",
+                "cached_input_per_million": "0.3",
+                "minimum": "0.001",
+            }
+        }
+    },
+    "RefundPolicyIn": {"regrant_days": 30},
+    "QuoteIn": {"feature": "chat", "model": "sonnet", "usage": _USAGE_IN},
+    "BatchDescription": {"commands": [_RESERVE_COMMAND]},
+    "AccountAnswer": ACCOUNT,
+    "AccountDetail": {**_ENTRY, **READ},
+    "AccountEntryList": _list(_ENTRY, **READ),
+    "BalanceAnswer": {"account": "team_7", **PARTS, **READ},
+    "GrantAnswer": GRANT,
+    "GrantDetail": {**_GRANT_ENTRY, **READ},
+    "GrantEntryList": _list(_GRANT_ENTRY, **READ),
+    "RevocationAnswer": REVOCATION,
+    "ReservationAnswer": RESERVATION,
+    "ReservationDetail": {**_RESERVATION_ENTRY, **READ},
+    "ReservationEntryList": _list(_RESERVATION_ENTRY, **READ),
+    "ReservationChange": RELEASE,
+    "CaptureAnswer": CAPTURE,
+    "DeductionAnswer": DEDUCTION,
+    "RefundAnswer": REFUND,
+    "AdjustmentAnswer": ADJUSTMENT,
+    "FeatureAnswer": FEATURE,
+    "FeatureOut": _without(FEATURE, "position"),
+    "FeatureList": _list(_without(FEATURE, "position")),
+    "RateCardAnswer": RATE_CARD,
+    "RateCardOut": _without(RATE_CARD, "position"),
+    "RateCardList": _list(_without(RATE_CARD, "position")),
+    "RefundPolicyAnswer": REFUND_POLICY,
+    "RefundPolicyOut": _without(REFUND_POLICY, "position"),
+    "QuoteAnswer": {"amount": "0.012", "price": CAPTURE["price"]},
+    "UsageEntryList": _list(_USAGE_ENTRY, **READ),
+    "UsageReport": {
+        "group_by": "day",
+        "time_zone": "UTC",
+        "data": [{"start": "2026-11-21T00:00:00Z", "name": None, **_SUMS}],
+        "total": _SUMS,
+        **READ,
+    },
+    "EventList": _list(_EVENT, **READ),
+    "BatchResults": {"results": [{"status": 201, "body": RESERVATION}]},
+    "Live": {"status": "live", "version": "0.1.0"},
+    "Ready": {
+        "status": "ready",
+        "checks": {"writer": "ok", "database": "ok", "schema": "ok", "projections": "ok"},
+    },
+}
+
+FACTS: Final[dict[str, dict[str, Any]]] = {
+    "insufficient_credits": {
+        "required": 2_500_000,
+        "available": 1_000_000,
+        "shortfall": 1_500_000,
+        "limit": "balance",
+    },
+    "grant_not_found": {"grant": "welcome"},
+    "reservation_not_found": {"reservation": "job_1"},
+    "deduction_not_found": {"deduction": "job_1~1"},
+    "grant_exists": {"grant": "welcome"},
+    "operation_exists": {"id": "job_1", "operation_status": "open"},
+    "grant_closed": {"grant": "welcome", "grant_status": "revoked"},
+    "reservation_closed": {"reservation": "job_1", "reservation_status": "captured"},
+    "reservation_expired": {"reservation": "job_1", "expired_at": LATER},
+    "capture_exceeds_reservation": {
+        "reservation": "job_1",
+        "asked": 3_000_000,
+        "remaining": 2_500_000,
+    },
+    "refund_exceeds_deduction": {"deduction": "job_1~1", "asked": 12_000, "refundable": 0},
+    "limit_reached": {"limit": "open_reservations", "max": 100_000},
+    "price_not_found": {"feature": "chat", "model": "opus"},
+    "forbidden": {"role": "reader", "needed": ["admin", "service"]},
+    "body_too_large": {"max_bytes": 1 << 20},
+    "projection_behind": {"asked": "1042", "reached": "1040"},
+}
+
+
+def refusal(kind: type[LedgerError]) -> LedgerError:
+    """Return a refusal of this kind, with facts such as it carries."""
+    if issubclass(kind, InvalidRequest):
+        return InvalidRequest(FieldError("amount", "invalid", "must be more than 0"))
+    if issubclass(kind, InvalidCommand):
+        return kind(field="feature", rule="must be given with a quantity or a usage")
+    return kind(**FACTS.get(kind.code, {}))

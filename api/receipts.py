@@ -1,0 +1,375 @@
+"""An event of the ledger to the answer of the command that caused it: the event is the receipt.
+
+Pure: the first answer and every replay of it are made from the same stored event, so that they are
+the same byte for byte.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+from msgspec import UNSET, Struct
+
+from api import answers
+from ledger.domain.entities import Balance, Draw, Price, Rates, Return, Source, Usage
+from ledger.domain.events import (
+    AccountOpened,
+    AccountUpdated,
+    BalanceAdjusted,
+    CreditsDeducted,
+    CreditsGranted,
+    CreditsRefunded,
+    CreditsReserved,
+    FeatureSet,
+    GrantRevoked,
+    RateCardSet,
+    RefundPolicySet,
+    Regrant,
+    ReservationCaptured,
+    ReservationExtended,
+    ReservationReleased,
+)
+from ledger.domain.values import format_decimal
+from ledger.records import Recorded
+
+_encoder = msgspec.json.Encoder()
+OK, CREATED = 200, 201
+
+
+class Receipt(Struct, frozen=True):
+    """An answer, ready to be sent."""
+
+    status: int
+    body: bytes
+    location: str | None = None
+
+
+def receipt(recorded: Recorded) -> Receipt:  # noqa: C901, PLR0911 - one answer an event
+    """Return the answer to the command that `recorded` is the event of."""
+    event = recorded.event
+    match event:
+        case CreditsReserved():
+            body = _reserved(recorded, event)
+            return _made(recorded, body, "reservations", event.reservation)
+        case ReservationCaptured():
+            return Receipt(OK, _encoder.encode(_captured(recorded, event)))
+        case CreditsDeducted():
+            return _made(recorded, _deducted(recorded, event))
+        case ReservationReleased():
+            return Receipt(OK, _encoder.encode(_released(recorded, event)))
+        case ReservationExtended():
+            return Receipt(OK, _encoder.encode(_extended(recorded, event)))
+        case CreditsGranted():
+            return _made(recorded, _granted(recorded, event), "grants", event.grant)
+        case GrantRevoked():
+            return Receipt(OK, _encoder.encode(_revoked(recorded, event)))
+        case CreditsRefunded():
+            return _made(recorded, _refunded(recorded, event))
+        case BalanceAdjusted():
+            return _made(recorded, _adjusted(recorded, event))
+        case AccountOpened():
+            return _made(recorded, _put(recorded, event), "")
+        case AccountUpdated():
+            return Receipt(OK, _encoder.encode(_put(recorded, event)))
+        case FeatureSet() | RateCardSet() | RefundPolicySet():
+            return Receipt(OK, _encoder.encode(_catalog(recorded, event)))
+        case _:
+            raise AssertionError(f"{recorded.name} answers no command")
+
+
+def _made(
+    recorded: Recorded, body: Struct, kind: str | None = None, name: str | None = None
+) -> Receipt:
+    """Answer that something was made, and where it can be read, if it can be."""
+    if kind is None:
+        return Receipt(CREATED, _encoder.encode(body))
+    assert recorded.account is not None
+    path = f"/v1/accounts/{quote(recorded.account, safe=':@')}"
+    if name is not None:
+        path += f"/{kind}/{quote(name, safe=':@')}"
+    return Receipt(CREATED, _encoder.encode(body), path)
+
+
+def balance_members(balance: Balance) -> dict[str, str]:
+    """Return the parts of a balance as decimal strings, by name."""
+    return {
+        name: format_decimal(getattr(balance, name))
+        for name in answers.BalanceParts.__struct_fields__
+    }
+
+
+def balance_parts(balance: Balance | None) -> answers.BalanceParts:
+    """Return the balance after an event, as an answer shows it."""
+    assert balance is not None
+    return answers.BalanceParts(**balance_members(balance))
+
+
+def slices(draws: Iterable[Draw]) -> list[answers.Slice]:
+    """Return what each grant pays."""
+    return [answers.Slice(draw.grant, format_decimal(draw.amount)) for draw in draws]
+
+
+def price_out(price: Price | None) -> answers.PriceOut | None:
+    """Return how an amount came about."""
+    if price is None:
+        return None
+    return answers.PriceOut(
+        feature=price.feature,
+        version=price.version,
+        amount=format_decimal(price.amount),
+        unit_price=UNSET if price.unit_price is None else format_decimal(price.unit_price),
+        quantity=UNSET if price.quantity is None else format_decimal(price.quantity),
+        model=UNSET if price.model is None else price.model,
+        rates=UNSET if price.rates is None else rates_out(price.rates),
+        usage=UNSET if price.usage is None else usage_out(price.usage),
+    )
+
+
+def rates_out(rates: Rates) -> answers.RatesOut:
+    """Return the rates of one model."""
+    return answers.RatesOut(
+        input_per_million=format_decimal(rates.input_per_million),
+        output_per_million=format_decimal(rates.output_per_million),
+        cached_input_per_million=format_decimal(rates.cached_input_per_million),
+        minimum=format_decimal(rates.minimum),
+    )
+
+
+def usage_out(usage: Usage) -> answers.UsageOut:
+    """Return the tokens of one call."""
+    return answers.UsageOut(usage.input_tokens, usage.output_tokens, usage.cached_input_tokens)
+
+
+def source_out(source: Source | None) -> answers.SourceOut | None:
+    """Return where a grant comes from."""
+    return None if source is None else answers.SourceOut(source.type, source.id)
+
+
+def feature_members(event: FeatureSet) -> dict[str, Any]:
+    """Return one version of a feature."""
+    price = event.unit_price
+    return {
+        "feature": event.feature,
+        "version": event.version,
+        "name": event.name,
+        "unit": event.unit,
+        "unit_price": None if price is None else format_decimal(price),
+    }
+
+
+def rate_card_members(event: RateCardSet) -> dict[str, Any]:
+    """Return one version of a rate card."""
+    models = {model: rates_out(rates) for model, rates in event.models.items()}
+    return {"feature": event.feature, "version": event.version, "models": models}
+
+
+def _account(recorded: Recorded) -> str:
+    assert recorded.account is not None
+    return recorded.account
+
+
+def _tail(recorded: Recorded) -> dict[str, Any]:
+    """Return what every answer to a command on an account ends in."""
+    return {"position": str(recorded.position), "balance": balance_parts(recorded.balance)}
+
+
+def _put(recorded: Recorded, event: AccountOpened | AccountUpdated) -> answers.AccountAnswer:
+    return answers.AccountAnswer(
+        id=_account(recorded),
+        label=event.label,
+        overdraft_limit=format_decimal(event.overdraft_limit),
+        metadata=event.metadata,
+        **_tail(recorded),
+    )
+
+
+def _granted(recorded: Recorded, event: CreditsGranted) -> answers.GrantAnswer:
+    pending = event.amount if event.pending else 0
+    return answers.GrantAnswer(
+        id=event.grant,
+        account=_account(recorded),
+        amount=format_decimal(event.amount),
+        available=format_decimal(event.amount - pending - event.debt_repaid),
+        pending=format_decimal(pending),
+        reserved="0",
+        consumed=format_decimal(event.debt_repaid),
+        expired="0",
+        revoked="0",
+        status="pending" if event.pending else "active",
+        kind=event.kind,
+        priority=event.priority,
+        scope=list(event.scope),
+        effective_at=event.effective_at,
+        expires_at=event.expires_at,
+        cost_basis=None if event.cost_basis is None else format_decimal(event.cost_basis),
+        source=source_out(event.source),
+        metadata=event.metadata,
+        reason=recorded.reason,
+        **_tail(recorded),
+    )
+
+
+def _revoked(recorded: Recorded, event: GrantRevoked) -> answers.RevocationAnswer:
+    return answers.RevocationAnswer(
+        grant=event.grant,
+        account=_account(recorded),
+        amount=format_decimal(event.amount),
+        clawback=event.clawback,
+        debt=format_decimal(event.debt),
+        reason=recorded.reason,
+        **_tail(recorded),
+    )
+
+
+def _reserved(recorded: Recorded, event: CreditsReserved) -> answers.ReservationAnswer:
+    return answers.ReservationAnswer(
+        id=event.reservation,
+        account=_account(recorded),
+        status="open",
+        amount=format_decimal(event.amount),
+        captured="0",
+        remaining=format_decimal(event.amount),
+        expires_at=event.expires_at,
+        draws=slices(event.draws),
+        overdraft=format_decimal(event.overdraft),
+        feature=event.feature,
+        price=price_out(event.price),
+        actor=event.actor,
+        job=event.job,
+        metadata=event.metadata,
+        **_tail(recorded),
+    )
+
+
+def _captured(recorded: Recorded, event: ReservationCaptured) -> answers.CaptureAnswer:
+    remaining = sum(draw.amount for draw in event.pinned) + event.overdraft_pinned
+    return answers.CaptureAnswer(
+        deduction=event.deduction,
+        amount=format_decimal(event.amount),
+        draws=slices(event.draws + event.extra),
+        debt=format_decimal(event.overdraft + event.debt),
+        price=price_out(event.price),
+        reservation=answers.ReservationState(
+            id=event.reservation,
+            account=_account(recorded),
+            status=event.status,
+            amount=format_decimal(event.reserved),
+            captured=format_decimal(event.captured),
+            remaining=format_decimal(remaining),
+            expires_at=event.expires_at,
+            draws=slices(event.pinned),
+            overdraft=format_decimal(event.overdraft_pinned),
+        ),
+        **_tail(recorded),
+    )
+
+
+def _released(recorded: Recorded, event: ReservationReleased) -> answers.ReservationChange:
+    return answers.ReservationChange(
+        id=event.reservation,
+        account=_account(recorded),
+        status=event.status,
+        amount=format_decimal(event.reserved),
+        captured=format_decimal(event.captured),
+        remaining="0",
+        expires_at=event.expires_at,
+        draws=[],
+        overdraft="0",
+        **_tail(recorded),
+    )
+
+
+def _extended(recorded: Recorded, event: ReservationExtended) -> answers.ReservationChange:
+    remaining = sum(draw.amount for draw in event.pinned) + event.overdraft_pinned
+    return answers.ReservationChange(
+        id=event.reservation,
+        account=_account(recorded),
+        status="open",
+        amount=format_decimal(event.reserved),
+        captured=format_decimal(event.captured),
+        remaining=format_decimal(remaining),
+        expires_at=event.expires_at,
+        draws=slices(event.pinned),
+        overdraft=format_decimal(event.overdraft_pinned),
+        **_tail(recorded),
+    )
+
+
+def _deducted(recorded: Recorded, event: CreditsDeducted) -> answers.DeductionAnswer:
+    return answers.DeductionAnswer(
+        id=event.deduction,
+        account=_account(recorded),
+        amount=format_decimal(event.amount),
+        refunded="0",
+        draws=slices(event.draws),
+        debt=format_decimal(event.debt),
+        feature=event.feature,
+        price=price_out(event.price),
+        actor=event.actor,
+        job=event.job,
+        metadata=event.metadata,
+        **_tail(recorded),
+    )
+
+
+def _returns(returned: Iterable[Return]) -> list[answers.ReturnSlice]:
+    return [
+        answers.ReturnSlice(back.grant, format_decimal(back.amount), back.to) for back in returned
+    ]
+
+
+def _new_grant(regrant: Regrant) -> answers.NewGrant:
+    return answers.NewGrant(
+        id=regrant.grant,
+        amount=format_decimal(regrant.amount),
+        kind=regrant.kind,
+        scope=list(regrant.scope),
+        expires_at=regrant.expires_at,
+        instead_of=regrant.instead_of,
+        debt_repaid=format_decimal(regrant.debt_repaid),
+    )
+
+
+def _refunded(recorded: Recorded, event: CreditsRefunded) -> answers.RefundAnswer:
+    return answers.RefundAnswer(
+        id=event.refund,
+        account=_account(recorded),
+        deduction=event.deduction,
+        amount=format_decimal(event.amount),
+        refunded=format_decimal(event.refunded),
+        returns=_returns(event.returns),
+        debt_cancelled=format_decimal(event.debt_cancelled + event.clawback_cancelled),
+        grants=[_new_grant(regrant) for regrant in event.regrants],
+        reason=recorded.reason,
+        **_tail(recorded),
+    )
+
+
+def _adjusted(recorded: Recorded, event: BalanceAdjusted) -> answers.AdjustmentAnswer:
+    return answers.AdjustmentAnswer(
+        id=event.adjustment,
+        account=_account(recorded),
+        amount=format_decimal(event.amount),
+        draws=slices(event.draws),
+        debt=format_decimal(event.debt),
+        grant=None if event.grant is None else _new_grant(event.grant),
+        reason=recorded.reason,
+        metadata=event.metadata,
+        **_tail(recorded),
+    )
+
+
+def _catalog(recorded: Recorded, event: FeatureSet | RateCardSet | RefundPolicySet) -> Struct:
+    position = str(recorded.position)
+    match event:
+        case FeatureSet():
+            return answers.FeatureAnswer(**feature_members(event), position=position)
+        case RateCardSet():
+            return answers.RateCardAnswer(**rate_card_members(event), position=position)
+        case RefundPolicySet():
+            return answers.RefundPolicyAnswer(
+                version=event.version, regrant_days=event.regrant_days, position=position
+            )

@@ -1,0 +1,166 @@
+"""What a route is: one record, from which come its handler, its check of rights and its description.
+
+Three kinds: a `Read` looks, a `Write` gives the ledger one command, an `Ask` does anything else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, Literal
+
+from msgspec import Struct, structs
+from psycopg_pool import AsyncConnectionPool
+
+from api.auth import KNOWN_SECONDS, Keys, Principal
+from api.crossing import Crossing
+from api.keys import Role
+from api.metrics import Metrics
+from ledger.domain.commands import Command
+from ledger.domain.errors import (
+    AccountBusy,
+    IdempotencyMismatch,
+    LedgerError,
+    NewerEvents,
+    Overloaded,
+    StoreUnavailable,
+)
+from ledger.store import Store
+from ledger.writer import Writer
+
+ADMIN: Final[frozenset[Role]] = frozenset({"admin"})
+SPENDERS: Final[frozenset[Role]] = frozenset({"admin", "service"})
+READERS: Final[frozenset[Role]] = frozenset({"admin", "service", "reader"})
+MIB: Final = 1 << 20
+WRITE_REFUSALS: Final = (
+    AccountBusy,
+    IdempotencyMismatch,
+    NewerEvents,
+    Overloaded,
+    StoreUnavailable,
+)
+
+
+class Deps(Struct, frozen=True, kw_only=True):
+    """What the room is given: the way to the ledger and to the tables, and the settings it needs."""
+
+    writer: Writer
+    store: Store
+    pool: AsyncConnectionPool[Any]
+    position_wait_seconds: float = 2.0
+    body_bytes_max: int = MIB
+    batch_bytes_max: int = 4 * MIB
+    ready_lag_events_max: int = 100_000
+    key_known_seconds: float = KNOWN_SECONDS
+    version: str = "0"
+
+
+class Room(Struct, frozen=True, kw_only=True):
+    """What handlers share in one process."""
+
+    deps: Deps
+    keys: Keys
+    ledger: Crossing
+    metrics: Metrics
+
+
+class Call(Struct, frozen=True, kw_only=True):
+    """One request that may be answered: who asks, and for what."""
+
+    room: Room
+    principal: Principal
+    path: dict[str, str]
+    request_id: str
+
+    @property
+    def tenant(self) -> str:
+        """The tenant of the key; nothing in a request can name another."""
+        return self.principal.tenant
+
+    @property
+    def by(self) -> str:
+        """On whose authority a command is given, as the ledger records it."""
+        return f"key:{self.principal.key}"
+
+
+class Asked(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The body of a `Write`."""
+
+    def command(self, target: str | None) -> Command:
+        """Return the command, for the thing that the path names besides the account."""
+        raise NotImplementedError
+
+    @property
+    def why(self) -> str | None:
+        """The reason given, if this kind of body takes one."""
+        return getattr(self, "reason", None)
+
+
+class Nothing(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """No query parameters are taken."""
+
+
+class Reply(Struct, frozen=True, kw_only=True):
+    """An answer, ready to be sent."""
+
+    status: int = 200
+    body: bytes = b""
+    content_type: bytes = b"application/json"
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+
+
+class Route(Struct, frozen=True, kw_only=True):
+    """What all routes have. Without `roles`, no key is asked for."""
+
+    method: Literal["GET", "POST", "PUT"]
+    path: str
+    name: str
+    tag: str
+    summary: str
+    details: str = ""
+    roles: frozenset[Role] | None
+    refusals: tuple[type[LedgerError], ...] = ()
+    answer: Any
+    money: bool = True
+    """Whether answers tell of money, and must not be kept by anybody on the way."""
+
+
+class Read(Route, frozen=True, kw_only=True):
+    """A route that changes nothing: `handle` gets the decoded query and returns the answer."""
+
+    query: type[Any] = Nothing
+    handle: Callable[[Call, Any], Awaitable[Any]]
+
+
+class Write(Route, frozen=True, kw_only=True):
+    """A route that gives the ledger one command; its event becomes the answer.
+
+    `target` is the part of the path that the command is about besides the account; `op` is what
+    a batch calls it; `statuses` are those it can succeed with.
+    """
+
+    body: type[Asked]
+    op: str | None = None
+    target: str | None = None
+    statuses: tuple[int, ...] = (200,)
+
+    @property
+    def body_required(self) -> bool:
+        """Tell whether there must be a body: some field of it has no default."""
+        return any(field.required for field in structs.fields(self.body))
+
+    @property
+    def for_account(self) -> bool:
+        """Tell whether the command is about an account, and not about the catalog."""
+        return "{account}" in self.path
+
+
+class Ask(Route, frozen=True, kw_only=True):
+    """A route with a body that is not one command."""
+
+    body: Any
+    description: Any = None
+    """What to describe the body by, where it is decoded piece by piece."""
+    handle: Callable[[Call, Any], Awaitable[Any]]
+    large: bool = False
+    """Whether the body may be as large as a batch."""
+
