@@ -147,7 +147,7 @@ VARIABLES = tuple(variable(field) for field in Settings.model_fields)
 
 def read_settings() -> Settings:
     """Read the environment. Raises SettingsError."""
-    complaints = list(_unknown(os.environ))
+    complaints = unknown_variables(os.environ)
     try:
         settings = Settings()  # type: ignore[call-arg] # The rest comes from the environment.
     except ValidationError as error:
@@ -160,12 +160,15 @@ def read_settings() -> Settings:
     return settings
 
 
-def _unknown(names: Iterable[str]) -> Iterable[str]:
+def unknown_variables(names: Iterable[str]) -> list[str]:
+    """Return a complaint about each variable that looks like a setting and is none."""
+    complaints = []
     for name in sorted(names):
         if name.upper().startswith(PREFIX) and name.upper() not in VARIABLES:
             near = difflib.get_close_matches(name.upper(), VARIABLES, n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
-            yield f"{name}: no such setting{hint}"
+            complaints.append(f"{name}: no such setting{hint}")
+    return complaints
 
 
 def _place(path: tuple[str | int, ...]) -> str:

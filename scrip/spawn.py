@@ -47,6 +47,10 @@ class FolderInUseError(RuntimeError):
     """Another process works in this folder."""
 
 
+class PortInUseError(RuntimeError):
+    """Another program listens on the port."""
+
+
 class ServerStartError(RuntimeError):
     """A server did not come up; the message holds the last lines it wrote."""
 
