@@ -17,7 +17,7 @@ def api() -> None:
     settings = _ready_to_serve()
     from scrip.processes import serve_api  # noqa: PLC0415 - a worker needs none of it
 
-    serve_api(settings)
+    raise typer.Exit(serve_api(settings))
 
 
 @app.command(
@@ -32,7 +32,7 @@ def worker() -> None:
     settings = _ready_to_serve()
     from scrip.processes import serve_worker  # noqa: PLC0415 - an API process needs none of it
 
-    serve_worker(settings)
+    raise typer.Exit(serve_worker(settings))
 
 
 def _ready_to_serve() -> Settings:
