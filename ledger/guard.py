@@ -18,6 +18,11 @@ REQUIRED = {
 }
 """Each setting and its safe values. With others, an acknowledged commit can be lost, or misread."""
 
+SELECT_MAY_CHANGE = """
+SELECT true WHERE has_any_column_privilege('scrip.ledger_events', 'UPDATE')
+    OR has_table_privilege('scrip.ledger_events', 'DELETE, TRUNCATE, TRIGGER')
+"""
+
 
 class RefusedToStart(Exception):
     """The database is not fit to hold a ledger; the text says why and what to do."""
@@ -25,6 +30,9 @@ class RefusedToStart(Exception):
 
 def check(connection: Connection[Any]) -> None:
     """Raise RefusedToStart unless the database keeps what it acknowledges and has our schema."""
+    if connection.info.encoding == "ascii":
+        # Of an SQL_ASCII server, which gives text back as bytes: no comparison below would be right.
+        raise RefusedToStart("PostgreSQL has server_encoding = SQL_ASCII; it must be UTF8")
     with connection.cursor(row_factory=scalar_row) as cursor:
         for setting, safe in REQUIRED.items():
             parameters = {"setting": setting}
@@ -45,3 +53,5 @@ def _check_schema(cursor: Cursor[str]) -> None:
         newer = sorted(set(applied) - set(known))
         advice = "use a newer Scrip" if newer else "run: scrip migrate"
         raise RefusedToStart(f"the schema is at {applied}, this Scrip needs {known}; {advice}")
+    if cursor.execute(SELECT_MAY_CHANGE).fetchone():
+        raise RefusedToStart("this role may change events; connect as the services' role")
