@@ -63,7 +63,7 @@ async def _database(connection: AsyncConnection[Any], lag_max: int) -> dict[str,
         applied = await (await cursor.execute(SELECT_VERSIONS)).fetchall()
         newest = await (await cursor.execute(SELECT_NEWEST)).fetchone() or 0
     lags = {
-        projection.name: newest - await reached(connection, projection)
+        projection.name: newest - await reached(connection, projection.name)
         for projection in PROJECTIONS
     }
     behind = [f"{name} by {lag}" for name, lag in lags.items() if lag > lag_max]

@@ -48,7 +48,7 @@ async def looking(
     deadline = asyncio.get_running_loop().time() + call.room.deps.position_wait_seconds
     while True:
         async with call.room.deps.pool.connection() as connection:
-            come = min([await reached(connection, projection) for projection in projections])
+            come = min([await reached(connection, projection.name) for projection in projections])
             if come >= position:
                 yield Look(connection=connection, position=come, as_of=now_of(call))
                 return
