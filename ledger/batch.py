@@ -228,6 +228,9 @@ class Batch:
         if pending.key is not None and not has_own:
             # Refused, or nothing to do: which may be because this very command was done before.
             self.rows.probes.append(pending.key)
+        if entry.unreadable:
+            # The state stopped short of the stream's end: to decide again would not help.
+            return
         if decided.refusal is not None:
             self.rows.expected.setdefault(pending.stream, entry.state.version + 1)
             return
@@ -257,8 +260,7 @@ class Batch:
             prices = self._prices(catalog_stream)
         now = self._time(entry)
         events = decide(entry.account, command, now, key=order.key or "", prices=prices)
-        if isinstance(command, CaptureUpTo):
-            # It may have nothing to add to what is due.
+        if isinstance(command, CaptureUpTo):  # It may have nothing to add to what is due.
             return events, len(events) > len(settle(entry.account, now)[0])
         return events, bool(events)
 

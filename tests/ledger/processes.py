@@ -106,4 +106,3 @@ def _rows_of_a_new_stream(count: int) -> Rows:
             account=stream.hex,
         )
     return rows
-

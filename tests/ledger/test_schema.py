@@ -47,9 +47,7 @@ FORBIDDEN = [
 
 
 @pytest.mark.parametrize("statement", FORBIDDEN)
-def test_the_services_role_may_not(
-    statement: str, database: DatabaseUrls, writer: Writer
-) -> None:
+def test_the_services_role_may_not(statement: str, database: DatabaseUrls, writer: Writer) -> None:
     ask(writer, opened())
     with psycopg.connect(database.app_url) as connection, pytest.raises(InsufficientPrivilege):
         connection.execute(statement)  # type: ignore[call-overload]
@@ -142,12 +140,8 @@ def test_an_encoding_other_than_utf8_is_refused(postgres_server: EmbeddedPostgre
 
 
 @pytest.mark.parametrize("setting", ["fsync", "full_page_writes"])
-def test_a_server_that_loses_what_it_acknowledged_is_refused(
-    setting: str, tmp_path: Path
-) -> None:
+def test_a_server_that_loses_what_it_acknowledged_is_refused(setting: str, tmp_path: Path) -> None:
     with EmbeddedPostgres(tmp_path / "postgres", options={setting: "off"}) as server:
         migrate(server.owner_url, APP)
         with pytest.raises(RefusedToStart, match=f"{setting} = off"):
             Store.open(server.app_url)
-
-
