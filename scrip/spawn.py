@@ -84,22 +84,38 @@ class FolderLock:
     def __init__(self, folder: Path) -> None:
         """Take the lock, or raise FolderInUseError naming the process that holds it."""
         folder.mkdir(parents=True, exist_ok=True)
-        self._file: IO[str] = (folder / "lock").open("a+")
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._file.seek(0)
-            holder = self._file.read().strip() or "unknown"
+        self._path = folder / "lock"
+        self._file = self._locked()
+        # The holder before may have removed the file that we opened: another may be locked now.
+        while not self._is_current():
             self._file.close()
-            message = f"the folder {folder} is in use by another process (pid {holder})"
-            raise FolderInUseError(message) from None
+            self._file = self._locked()
         self._file.truncate(0)
         self._file.write(f"{os.getpid()}\n")
         self._file.flush()
 
     def release(self) -> None:
-        """Give the lock back. The file stays: removing it would race with the next holder."""
+        """Give the lock back, and remove its file."""
+        self._path.unlink(missing_ok=True)
         self._file.close()
+
+    def _locked(self) -> IO[str]:
+        file = self._path.open("a+")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            holder = file.read().strip() or "unknown"
+            file.close()
+            message = f"the folder {self._path.parent} is in use by process {holder}"
+            raise FolderInUseError(message) from None
+        return file
+
+    def _is_current(self) -> bool:
+        try:
+            return os.path.samestat(os.fstat(self._file.fileno()), self._path.stat())
+        except FileNotFoundError:
+            return False
 
 
 @dataclass(frozen=True, kw_only=True)
