@@ -51,6 +51,13 @@ class LedgerRecorder(pg.PostgresApplicationRecorder):
         """
         if not stored_events:
             return []
+        last: dict[Any, int] = {}
+        for event in stored_events:
+            if last.get(event.originator_id, event.originator_version - 1) + 1 != (
+                event.originator_version
+            ):
+                raise IntegrityError("versions of a stream have no gaps")
+            last[event.originator_id] = event.originator_version
         with self.datastore.get_connection() as connection:
             rows = rows_of(connection, stored_events)
             appended = append(connection, rows)
