@@ -1,4 +1,4 @@
-"""Any history of commands, in memory: 4 × 500 of 50 steps each, in parts that run side by side."""
+"""Any history of commands, in memory: 4 × 1 000 of up to 50 steps each, in parts that run side by side."""
 
 from __future__ import annotations
 
