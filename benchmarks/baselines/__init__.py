@@ -1,0 +1,1 @@
+"""What Scrip is measured against: honest, idiomatic, correct, and without its rules."""
