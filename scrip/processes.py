@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import importlib.metadata
 import signal
+import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -17,6 +18,7 @@ from typing import Any, Final, Literal
 import psycopg
 import structlog
 import uvicorn
+import uvloop
 from eventsourcing.persistence import PersistenceError
 from psycopg_pool import AsyncConnectionPool
 from starlette.types import ASGIApp
@@ -65,16 +67,12 @@ def serve_worker(settings: Settings) -> int:
 def _run(main: Callable[[], Awaitable[None]]) -> int:
     """Run a process, and say in one line why it ended, if it was not told to."""
     try:
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_awaited(main))
     except (Fatal, RefusedToStart, JetStreamUnsafe) as error:
         log.critical("process.ended", why=str(error))
         return 1
     return 0
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    return uvicorn.Config("", loop="uvloop").get_loop_factory()
 
 
 async def _awaited(main: Callable[[], Awaitable[None]]) -> None:
@@ -99,13 +97,20 @@ async def _api(settings: Settings) -> None:
                     body_bytes_max=settings.body_bytes_max,
                     batch_bytes_max=settings.batch_bytes_max,
                     ready_lag_events_max=settings.ready_lag_events_max,
-                    version=importlib.metadata.version("scrip"),
+                    version=_version(),
                 )
             )
-            host, port = settings.http_host, settings.http_port
+            host, port, fd = settings.http_host, settings.http_port, settings.http_fd
             await _until_stopped(
-                stop, writer, lambda stop: _http(app, host, port, stop, lifespan="on")
+                stop, writer, lambda stop: _http(app, host, port, stop, lifespan="on", fd=fd)
             )
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("scrip")
+    except importlib.metadata.PackageNotFoundError:
+        return "0"  # A checkout that is run without being installed.
 
 
 def _pool(settings: Settings) -> AsyncConnectionPool[Any]:
@@ -147,13 +152,16 @@ async def _http(
     stop: asyncio.Event,
     *,
     lifespan: Literal["on", "off"] = "off",
+    fd: int | None = None,
 ) -> None:
-    """Serve `app` until `stop`, then finish the requests that are being answered."""
+    """Serve `app` until `stop`, then finish the requests that are being answered.
+
+    With `fd`, an open socket that other processes may share, and that outlives this one.
+    """
+    listener = _listener(host, port) if fd is None else socket.socket(fileno=fd)
     server = _Server(
         uvicorn.Config(
             app,
-            host=host,
-            port=port,
             http="httptools",
             ws="none",
             lifespan=lifespan,
@@ -166,21 +174,26 @@ async def _http(
             timeout_graceful_shutdown=GRACE_SECONDS_MAX,
         )
     )
-    serving = asyncio.create_task(server.serve())
+    serving = asyncio.create_task(server.serve([listener]))
     stopped = asyncio.create_task(stop.wait())
     try:
         await asyncio.wait({serving, stopped}, return_when=asyncio.FIRST_COMPLETED)
         server.should_exit = True
         await serving
-    except SystemExit as error:
-        # This is how uvicorn says that it could not listen; it has logged why.
-        raise Fatal(f"cannot listen on {host}:{port}") from error
     except asyncio.CancelledError:
         server.force_exit = server.should_exit = True
         await asyncio.gather(serving, return_exceptions=True)
         raise
     finally:
         stopped.cancel()
+
+
+def _listener(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        raise Fatal(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
 
 
 # -- the worker --------------------------------------------------------------------------------

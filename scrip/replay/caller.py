@@ -21,6 +21,8 @@ PAUSE_SECONDS_FIRST, PAUSE_SECONDS_MAX = 0.05, 1.0
 PAUSE_DOUBLINGS_MAX: Final = 10
 PAGE_ROWS: Final = 200
 SERVER_ERROR: Final = 500
+BUG_TRIES_MAX: Final = 5
+"""How often a 500 is asked again: it is a bug, but perhaps a passing one."""
 REFUSED: Final = 400
 
 
@@ -87,6 +89,8 @@ class Caller:
                 why, full = type(error).__name__, f"{type(error).__name__}: {error}"
             else:
                 if answer.status < SERVER_ERROR:
+                    return answer
+                if answer.status == SERVER_ERROR and tries >= BUG_TRIES_MAX:
                     return answer
                 why, full = str(answer.status), f"{answer.status}, {_why(answer)}"
             self.retries[why] += 1
