@@ -97,7 +97,10 @@ async def _run(plan: Plan, when_ready: WhenReady) -> int:
     try:
         with _folders(plan) as (folder, work), _listening(plan.port) as listener:
             parts = Parts(
-                EmbeddedPostgres(work / "postgres"), EmbeddedNats(work / "nats"), listener
+                EmbeddedPostgres(work / "postgres"),
+                EmbeddedNats(work / "nats"),
+                listener,
+                work / "keys.json",
             )
             with _prepared(parts.postgres), _prepared(parts.nats):
                 return await _serve(plan, when_ready, folder, parts, supervisor)
@@ -120,18 +123,19 @@ def _prepared(server: Server) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Parts:
-    """The servers and the API's socket."""
+    """The servers and the API's socket. The keys lie beside the database that has their hashes."""
 
     postgres: EmbeddedPostgres
     nats: EmbeddedNats
     listener: socket.socket
+    keys_file: Path
 
 
 async def _serve(
     plan: Plan, when_ready: WhenReady, folder: Path, parts: Parts, supervisor: Supervisor
 ) -> int:
     worker_port = free_port()
-    async with supervisor.running(_stages(plan, folder, parts, worker_port)):
+    async with supervisor.running(_stages(plan, parts, worker_port)):
         running = Running(
             base_url=f"http://{HOST}:{parts.listener.getsockname()[1]}",
             nats_url=parts.nats.url,
@@ -140,7 +144,7 @@ async def _serve(
             database_owner_url=parts.postgres.owner_url,
             worker_url=f"http://{HOST}:{worker_port}",
             tenant=TENANT,
-            keys=_read_keys(folder),
+            keys=_read_keys(parts.keys_file),
         )
         await _until_ready(parts.listener.getsockname()[1])
         with _announced(folder, running, plan.lines):
@@ -166,7 +170,7 @@ def _stop_on_signal(
     return stopped
 
 
-def _stages(plan: Plan, folder: Path, parts: Parts, worker_port: int) -> list[list[Service]]:
+def _stages(plan: Plan, parts: Parts, worker_port: int) -> list[list[Service]]:
     postgres, nats = parts.postgres, parts.nats
     environment = {
         **plan.environment,
@@ -184,7 +188,7 @@ def _stages(plan: Plan, folder: Path, parts: Parts, worker_port: int) -> list[li
     def finish_postgres() -> None:
         postgres.finish()
         _migrate(postgres.owner_url, plan.lines)
-        _make_keys(folder, postgres.app_url)
+        _make_keys(parts.keys_file, postgres.app_url)
 
     names = [
         f"api-{n}" if plan.api_processes > 1 else "api" for n in range(1, plan.api_processes + 1)
@@ -285,11 +289,10 @@ def _migrate(owner_url: str, lines: Lines) -> None:
         lines(SUPERVISOR, f"migrated: {name}")
 
 
-def _make_keys(folder: Path, app_url: str) -> None:
+def _make_keys(file: Path, app_url: str) -> None:
     """Make the demo tenant and its keys, which are kept: the database holds hashes only."""
     from api.keys import create_key, create_tenant  # noqa: PLC0415 - not before it is needed
 
-    file = folder / "keys.json"
     with psycopg.connect(app_url, row_factory=scalar_row) as connection:
         if connection.execute(SELECT_TENANT, {"tenant": TENANT}).fetchone() is None:
             create_tenant(connection, TENANT, "test")
@@ -302,8 +305,8 @@ def _make_keys(folder: Path, app_url: str) -> None:
         _write_secret(file, made)
 
 
-def _read_keys(folder: Path) -> Keys:
-    return Keys(**json.loads((folder / "keys.json").read_text()))
+def _read_keys(file: Path) -> Keys:
+    return Keys(**json.loads(file.read_text()))
 
 
 @contextmanager
