@@ -34,15 +34,16 @@ class _Constant:
 class Decoder(Generic[T]):
     """Decodes the body of a request into one kind of record."""
 
-    def __init__(self, kind: Any) -> None:
-        """Decode into `kind`."""
+    def __init__(self, kind: Any, *, check_texts: bool = True) -> None:
+        """Decode into `kind`. Without `check_texts`, whoever decodes the parts checks theirs."""
+        self._check_texts = check_texts
         self._decoder: msgspec.json.Decoder[T] = msgspec.json.Decoder(
             kind, dec_hook=decode_hook, float_hook=exact_number
         )
 
     def decode(self, body: bytes) -> T:
         """Return the record. Raises MalformedRequest, or InvalidRequest naming the field."""
-        check_syntax(body)
+        check_syntax(body, check_texts=self._check_texts)
         return self.decode_checked(body)
 
     def decode_checked(self, body: bytes | msgspec.Raw) -> T:
@@ -55,7 +56,7 @@ class Decoder(Generic[T]):
             raise MalformedRequest from None
 
 
-def check_syntax(body: bytes) -> None:
+def check_syntax(body: bytes, *, check_texts: bool = True) -> None:
     """Refuse what is not strict JSON: MalformedRequest for bytes, InvalidRequest for strange values.
 
     Strange are numbers that are none (NaN) and texts that no database can hold (NUL, half characters).
@@ -83,8 +84,8 @@ def check_syntax(body: bytes) -> None:
         raise MalformedRequest(what) from None
     except RecursionError:
         raise MalformedRequest("The body is nested too deeply.") from None
-    if strange or "\\u" in text:
-        _refuse_strange(value)
+    if strange or (check_texts and "\\u" in text):
+        _refuse_strange(value, check_texts=check_texts)
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -96,11 +97,11 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return members
 
 
-def _refuse_strange(value: Any) -> None:
+def _refuse_strange(value: Any, *, check_texts: bool) -> None:
     for field, scalar in _scalars("", value):
         if isinstance(scalar, _Constant):
             raise invalid(field or "body", "invalid", "must be a finite number")
-        if isinstance(scalar, str) and not is_storable(scalar):
+        if check_texts and isinstance(scalar, str) and not is_storable(scalar):
             field = field.encode("ascii", "backslashreplace").decode()
             raise invalid(field or "body", "invalid", "must not hold NUL or half a character")
 

@@ -99,7 +99,7 @@ class AskEndpoint:
     def __init__(self, route: Ask) -> None:
         """Answer `route`."""
         self.route = route
-        self._decoder: Decoder[Any] = Decoder(route.body)
+        self._decoder: Decoder[Any] = Decoder(route.body, check_texts=route.description is None)
 
     async def answer(self, call: Call, scope: Scope, receive: Receive) -> Reply | None:
         """Return the answer, or None if the caller went away before the request was complete."""

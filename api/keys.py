@@ -26,6 +26,7 @@ ALPHABET: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxy
 RANDOM_CHARS: Final = 37
 CHECKSUM_CHARS: Final = 6
 HINT_CHARS: Final = 4
+_TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 _SPELLING = re.compile(r"scrip_(?:live|test)_[0-9A-Za-z]{37,80}", re.ASCII)
 
 INSERT_TENANT = "INSERT INTO scrip.tenants (tenant, mode) VALUES (%(tenant)s, %(mode)s)"
@@ -103,6 +104,11 @@ def is_spelled_right(secret: str) -> bool:
 def hash_of(secret: str) -> bytes:
     """Return what is stored of a key. A plain hash will do: there is no guessing 220 bits."""
     return hashlib.sha256(secret.encode()).digest()
+
+
+def is_tenant_name(text: str) -> bool:
+    """Tell whether a tenant can be called this: its name is also a word of NATS subjects."""
+    return _TENANT.fullmatch(text) is not None
 
 
 def create_tenant(connection: Connection[Any], tenant: str, mode: Mode) -> None:

@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from scrip.commands import dev, migrate, serve
+from scrip.commands import dead, demo, dev, keys, migrate, replay, serve
 from scrip.settings import SettingsError
 from scrip.spawn import FolderInUseError, PortInUseError, ServerStartError
 from scrip.supervisor import CannotKeepUpError
@@ -15,8 +15,13 @@ from scrip.supervisor import CannotKeepUpError
 # Each file's commands, and the word they stand behind, if any.
 COMMANDS: tuple[tuple[typer.Typer, str | None], ...] = (
     (dev.app, None),
+    (demo.app, None),
+    (replay.app, None),
     (serve.app, "serve"),
     (migrate.app, None),
+    (keys.keys, "keys"),
+    (keys.tenants, "tenants"),
+    (dead.app, "dead"),
 )
 
 REFUSALS = (CannotKeepUpError, FolderInUseError, PortInUseError, ServerStartError)

@@ -132,7 +132,6 @@ def test_an_unknown_field_is_refused_by_name(tenant: Tenant, name: str) -> None:
     "body",
     [
         b"{",
-        b"",
         b"nul",
         b"{'amount': 1}",
         b'{"amount": 1,}',
@@ -149,8 +148,6 @@ def test_an_unknown_field_is_refused_by_name(tenant: Tenant, name: str) -> None:
     ids=repr,
 )
 def test_what_is_not_strict_json_is_malformed(tenant: Tenant, body: bytes) -> None:
-    if not body:
-        pytest.skip("An empty body is an empty object, which lacks its fields: see below.")
     answer = _send(tenant, "create_deduction", body)
     assert (answer.status, answer.code) == (400, "malformed_request")
 
