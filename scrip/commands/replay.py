@@ -28,6 +28,7 @@ def replay(
         Path,
         typer.Argument(help="A CSV file (or .gz): TIMESTAMP, ContextTokens, GeneratedTokens."),
     ],
+    *,
     accounts: Annotated[
         int, typer.Option(min=1, max=100_000, help="How many accounts; a few ask for most.")
     ] = 100,
@@ -92,7 +93,17 @@ def replay(
         raise typer.BadParameter("--speed must be real, max or a number above 0") from None
     console = Console(stderr=True)
     report = _finished(
-        _replay(console, target, rows, pace, trace.name, accounts, prefix, seed, concurrency),
+        _replay(
+            console,
+            target,
+            rows=rows,
+            speed=pace,
+            name=trace.name,
+            accounts=accounts,
+            prefix=prefix,
+            seed=seed,
+            concurrency=concurrency,
+        ),
         console,
     )
     if json_file is not None:
@@ -103,6 +114,7 @@ def replay(
 async def _replay(
     console: Console,
     target: Target,
+    *,
     rows: list[Row],
     speed: Speed,
     name: str,
@@ -147,7 +159,7 @@ def _finished(running: Coroutine[Any, Any, Report], console: Console) -> Report:
     import uvloop  # noqa: PLC0415 - not before it is needed
 
     from scrip.logging import configure_logging  # noqa: PLC0415
-    from scrip.replay.caller import GaveUp, Refused  # noqa: PLC0415
+    from scrip.replay.caller import why_stopped  # noqa: PLC0415
 
     configure_logging("error", "console")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -155,22 +167,13 @@ def _finished(running: Coroutine[Any, Any, Report], console: Console) -> Report:
             return runner.run(running)
         except KeyboardInterrupt:
             status, why = INTERRUPTED, "Stopped."
-        except (GaveUp, Refused) as error:
-            status, why = 1, str(error)
-        except BaseExceptionGroup as group:
-            found = group.subgroup((GaveUp, Refused))
-            if found is None:
+        except (Exception, BaseExceptionGroup) as error:
+            status, why = 1, why_stopped(error) or ""
+            if not why:
                 raise
-            status, why = 1, str(_first(found))
     console.print(why, style="red", markup=False)
     console.print("What is done stays done: run the same command again to go on.")
     raise typer.Exit(status)
-
-
-def _first(error: BaseException) -> BaseException:
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
 
 
 def _write(report: Report, file: Path) -> None:

@@ -39,6 +39,15 @@ class Refused(Exception):
         self.answer = answer
 
 
+def why_stopped(error: BaseException) -> str | None:
+    """Return why a replay had to stop, of the error or group it raised; None if it was a bug."""
+    if isinstance(error, GaveUp | Refused):
+        return str(error)
+    if isinstance(error, BaseExceptionGroup):
+        return next((why for one in error.exceptions if (why := why_stopped(one))), None)
+    return None
+
+
 class Caller:
     """A client of the API with one key. Counts how often it had to repeat a request, and why."""
 
