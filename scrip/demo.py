@@ -1,4 +1,4 @@
-"""What `scrip demo` shows: a small product, its prices, accounts, credits, and a busy hour of it."""
+"""What `scrip demo` shows: a small product with prices, accounts, credits, and a busy hour."""
 
 from __future__ import annotations
 
