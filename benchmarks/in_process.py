@@ -126,7 +126,7 @@ class AggregateLoad:
     """The same pairs on aggregates, by so many threads."""
 
     def __init__(self, urls: DatabaseUrls, accounts: int) -> None:
-        """Make wallets, with the library's cache on, and its fast-forward off: nobody else writes."""
+        """Make wallets, with the library's cache on and its fast-forward off."""
         parts = urlsplit(urls.owner_url)
         self.wallets = Wallets(
             env={
