@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from msgspec.structs import astuple
+
 from ledger.domain.entities import Grant
 from ledger.domain.events import (
     BalanceAdjusted,
@@ -117,6 +119,9 @@ def said(event: Any, field: str) -> object:  # noqa: ANN401 - any event, by the 
         return sum(one.amount for one in event.returns) + event.overdraft_returned
     if field == "regranted":
         return [(regrant.instead_of, regrant.amount) for regrant in event.regrants]
+    if field == "counted":
+        metered = event.metered or (event.price.metered if event.price else None)
+        return metered and (metered.quantity, *astuple(metered.usage))
     value = getattr(event, field)
     if field in {"draws", "extra", "returns", "pinned"}:
         return pairs(value)

@@ -198,7 +198,18 @@ class Model(Books):
             self._short(beyond, short - min(short, self.room()))
         return self._spend(job, amount, priced, "captured" if command.final else job.status)
 
-    def _spend(self, job: Job, amount: int, priced: Priced | None, status: str) -> Answer:
+    def _count(self, job: Job, priced: Priced | None, *, total: bool) -> tuple[int, ...] | None:
+        """Add what was used to what the job has counted. Of a total, only what is more than that."""
+        if priced is None:
+            return None
+        counted = job.counted if total else (0, 0, 0, 0)
+        more = tuple(max(0, now - then) for now, then in zip(priced.counted, counted, strict=True))
+        job.counted = tuple(then + new for then, new in zip(job.counted, more, strict=True))
+        return more
+
+    def _spend(
+        self, job: Job, amount: int, priced: Priced | None, status: str, *, total: bool = False
+    ) -> Answer:
         """Capture `amount`, which the pinned slices pay first; what nothing can pay becomes debt."""
         left, from_pinned = amount, []
         for piece in job.pinned:
@@ -234,6 +245,7 @@ class Model(Books):
             "captured": job.captured,
             "pinned": sums(job.pinned),
             "price": priced.facts() if priced else None,
+            "counted": self._count(job, priced, total=total),
         }
 
     def capture_up_to(self, command: c.CaptureUpTo, _key: str, now: datetime) -> Answer:
@@ -253,7 +265,8 @@ class Model(Books):
         more = max(0, due - job.captured)
         if more or (closing and priced and not job.spent):
             done = command.final or job.status in {"captured", "released"}
-            return self._spend(job, more, priced, "captured" if done else job.status)
+            status = "captured" if done else job.status
+            return self._spend(job, more, priced, status, total=bool(job.spent))
         if closing:
             returned = job.remaining
             self._close(job, "captured" if job.captured else "released")

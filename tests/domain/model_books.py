@@ -63,6 +63,7 @@ class Job:
     overdraft: int = 0
     captured: int = 0
     spent: list[Spent] = field(default_factory=list)
+    counted: tuple[int, ...] = (0, 0, 0, 0)
 
     @property
     def remaining(self) -> int:

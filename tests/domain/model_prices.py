@@ -30,6 +30,8 @@ class Priced:
     version: int
     model: str | None
     amount: int
+    counted: tuple[int, ...]
+    """The quantity, or the input, output and cached tokens."""
 
     def facts(self) -> tuple[str, int, str | None, int]:
         """Return what the event's price must say."""
@@ -83,6 +85,7 @@ class ModelPrices:
             if unit_price is None:
                 raise Refused("price_not_found", feature=feature)
             exact, model, least = Fraction(unit_price * charge.quantity, MILLION), None, 0
+            counted = (charge.quantity, 0, 0, 0)
         else:
             model = charge.model or (reserved.model if reserved else None)
             if model is None:
@@ -92,9 +95,11 @@ class ModelPrices:
             if rates is None:
                 raise Refused("price_not_found", feature=feature)
             assert charge.usage is not None
-            exact, least = self._tokens(rates, charge.usage), rates.minimum
+            usage = charge.usage
+            exact, least = self._tokens(rates, usage), rates.minimum
+            counted = (0, usage.input_tokens, usage.output_tokens, usage.cached_input_tokens)
         amount = max(least, ceil(exact))
-        return amount, Priced(feature, version, model, amount)
+        return amount, Priced(feature, version, model, amount, counted)
 
     def _version(self, versions: list[Any], reserved: Priced | None, model: str | None) -> int:
         """Return the version that applies: the reservation's, if it is of the same kind."""
