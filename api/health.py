@@ -11,6 +11,7 @@ from psycopg import AsyncConnection, Error
 from psycopg.rows import scalar_row
 from psycopg_pool import PoolTimeout
 
+from api.looking import SELECT_NEWEST
 from api.metrics import CONTENT_TYPE
 from api.routes import Call, Nothing, Read, Reply
 from ledger.migrate import SELECT_VERSIONS, known_migrations
@@ -18,7 +19,6 @@ from projections.registry import PROJECTIONS
 from projections.tracking import reached
 
 CHECK_SECONDS: Final = 2.0
-SELECT_NEWEST = "SELECT max(notification_id) FROM scrip.ledger_events"
 
 
 class Live(Struct, kw_only=True):

@@ -14,8 +14,9 @@ from typing import Any, Final, TypeVar
 
 from msgspec import Struct
 from psycopg import AsyncConnection
+from psycopg.rows import scalar_row
 
-from api.problems import ProjectionBehind
+from api.problems import ProjectionBehind, invalid
 from api.routes import Call
 from ledger.domain.errors import AccountNotFound
 from ledger.records import View
@@ -24,6 +25,7 @@ from projections.projection import Projection
 from projections.tracking import reached
 
 POLL_SECONDS: Final = 0.005
+SELECT_NEWEST: Final = "SELECT max(notification_id) FROM scrip.ledger_events"
 Row = TypeVar("Row")
 
 
@@ -44,7 +46,11 @@ def now_of(call: Call) -> datetime:
 async def looking(
     call: Call, projections: tuple[Projection, ...], position: int
 ) -> AsyncIterator[Look]:
-    """Open a look at tables that have come to `position`. Raises ProjectionBehind if they do not."""
+    """Open a look at tables that have come to `position`.
+
+    Raises ProjectionBehind if they do not in time, InvalidRequest for a position that the ledger
+    itself has not come to: no write has answered it.
+    """
     deadline = asyncio.get_running_loop().time() + call.room.deps.position_wait_seconds
     while True:
         async with call.room.deps.pool.connection() as connection:
@@ -52,10 +58,18 @@ async def looking(
             if come >= position:
                 yield Look(connection=connection, position=come, as_of=now_of(call))
                 return
+            await _check_exists(connection, position)
         # The connection is given back while waiting: others need it.
         if asyncio.get_running_loop().time() >= deadline:
             raise ProjectionBehind(asked=str(position), reached=str(come))
         await asyncio.sleep(POLL_SECONDS)
+
+
+async def _check_exists(connection: AsyncConnection[Any], position: int) -> None:
+    async with connection.cursor(row_factory=scalar_row) as cursor:
+        newest = await (await cursor.execute(SELECT_NEWEST)).fetchone() or 0
+    if position > newest:
+        raise invalid("position", "invalid", f"must not be beyond the ledger, which is at {newest}")
 
 
 async def find(

@@ -83,7 +83,7 @@ def describe(routes: Sequence[Route], version: str) -> dict[str, Any]:
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
         paths.setdefault(route.path, {})[route.method.lower()] = _operation(route)
-    return {
+    described: dict[str, Any] = {
         "openapi": "3.1.0",
         "info": {"title": "Scrip", "version": version, "description": ABOUT},
         "servers": [{"url": "/"}],
@@ -103,6 +103,8 @@ def describe(routes: Sequence[Route], version: str) -> dict[str, Any]:
         },
         "security": [{"key": []}],
     }
+    plain: dict[str, Any] = msgspec.to_builtins(described)
+    return plain
 
 
 def _components(routes: Iterable[Route]) -> dict[str, Any]:

@@ -79,4 +79,6 @@ def list_of(kind: type[Struct]) -> type[Struct]:
         ("position", PositionText),
         ("as_of", datetime),
     ]
-    return msgspec.defstruct(name, fields, kw_only=True)
+    page_type = msgspec.defstruct(name, fields, kw_only=True)
+    page_type.__doc__ = "One page of a list."
+    return page_type
