@@ -40,7 +40,7 @@ class DeadLetterNotFound(Exception):
 
 
 class DeadLetter(Struct, frozen=True, kw_only=True):
-    """A message that could not be handled. `id` rises with time; `subject` is where it first was."""
+    """A message that could not be handled. `id` rises with time; `subject` is its first one."""
 
     id: int
     tenant: str

@@ -1,8 +1,8 @@
 """The clock as a client: what is due is asked of the ledger, so that it is also on record.
 
-Balances are right without it: whoever decides or reads takes into account what is due. This makes the
-events appear soon after their time, also on accounts that nobody uses. Any number of processes may do
-it: to settle what is settled changes nothing.
+Balances are right without it: whoever decides or reads takes into account what is due. This makes
+the events appear soon after their time, also on accounts that nobody uses. Any number of processes
+may do it: to settle what is settled changes nothing.
 """
 
 from __future__ import annotations
@@ -31,9 +31,13 @@ CONNECT_SECONDS_MAX: Final = 5
 
 
 async def settle_deadlines(
-    database_url: str, writer: Writer, part: Part, stop: asyncio.Event
+    database_url: str,
+    writer: Writer,
+    part: Part,
+    stop: asyncio.Event,
+    poll_seconds: float = POLL_SECONDS,
 ) -> None:
-    """Settle what is due, each second, until `stop`."""
+    """Settle what is due, every `poll_seconds`, until `stop`."""
     connection = await AsyncConnection.connect(
         database_url, autocommit=True, connect_timeout=CONNECT_SECONDS_MAX, keepalives_idle=10
     )
@@ -43,7 +47,7 @@ async def settle_deadlines(
             await settle_due(connection, writer, datetime.now(UTC))
             part.alive()
             try:
-                async with asyncio.timeout(POLL_SECONDS):
+                async with asyncio.timeout(poll_seconds):
                     await stop.wait()
             except TimeoutError:
                 continue

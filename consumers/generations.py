@@ -1,8 +1,8 @@
 """Generation events to the ledger: reserve when a job starts, charge its largest total, close it.
 
-Handled, committed, then acknowledged. Any order, any repetition and any restart give the same ledger:
-the key in the event's row tells a repetition, and a total that is not larger changes nothing. So this
-file decides only what becomes of the message: acknowledged, tried again later, or dead.
+Handled, committed, then acknowledged. Any order, any repetition and any restart give the same
+ledger: the key in the event's row tells a repetition, and a total that is no larger changes
+nothing. So this file decides only what becomes of a message: acknowledged, tried later, or dead.
 """
 
 from __future__ import annotations
@@ -24,10 +24,17 @@ from consumers.health import Part
 from consumers.messages import InvalidMessage, order_of
 from consumers.publishing import AckUnknown, Publisher, Refused
 from consumers.pulling import Pull
-from consumers.streams import ACK_WAIT_SECONDS, DURABLE, GENERATION, ensure_streams, jetstream
+from consumers.streams import (
+    ACK_WAIT_SECONDS,
+    DURABLE,
+    GENERATION,
+    ensure_streams,
+    jetstream,
+    trim_generations,
+)
 from consumers.writing import Answer, submit_all
 from ledger.domain.commands import Reserve
-from ledger.domain.errors import AccountNotFound, LedgerError, OperationExists
+from ledger.domain.errors import AccountNotFound, InternalError, LedgerError, OperationExists
 from ledger.domain.values import format_decimal
 from ledger.records import Order
 from ledger.writer import Writer
@@ -38,12 +45,14 @@ BATCH_MAX: Final = 500
 AHEAD_MAX: Final = 2_000
 BATCHES_AT_ONCE: Final = 2
 WAIT_SECONDS: Final = 1.0
+TRIM_SECONDS: Final = 60.0
 PROGRESS_SECONDS: Final = ACK_WAIT_SECONDS / 3
 RETRY_SECONDS_FIRST: Final = 0.5
 RETRY_SECONDS_MAX: Final = 60.0
 RETRY_DOUBLINGS_MAX: Final = 10
-ACCOUNT_DELIVERIES_MAX: Final = 6
-"""How often a message for an unknown account is tried: it may be about to be opened. About 15 s."""
+DELIVERIES_MAX: Final = 6
+"""How often a message is tried whose account is unknown (it may be about to be opened), or that
+meets a bug: for about 12 s."""
 
 
 class Handled(Struct):
@@ -64,8 +73,15 @@ async def capture_generations(
     pull = await Pull(client, js, GENERATION, DURABLE, ahead=AHEAD_MAX).start()
     part.running()
     in_flight: set[asyncio.Task[None]] = set()
+    loop = asyncio.get_running_loop()
+    trim_at = loop.time() + TRIM_SECONDS * random.random()  # noqa: S311 - not a secret
+    stopping = asyncio.create_task(stop.wait())
+    stopping.add_done_callback(lambda _: pull.interrupt())
     try:
         while not stop.is_set():
+            if loop.time() > trim_at and client.is_connected:
+                await trim_generations(js)
+                trim_at = loop.time() + TRIM_SECONDS
             messages = await pull.batch(BATCH_MAX, WAIT_SECONDS)
             part.alive(connected=client.is_connected)
             if messages:
@@ -74,6 +90,7 @@ async def capture_generations(
         await pull.close()
         await _settled(in_flight, at_most=0)
     finally:
+        stopping.cancel()
         for task in in_flight:
             task.cancel()
         await asyncio.gather(*in_flight, return_exceptions=True)
@@ -82,7 +99,7 @@ async def capture_generations(
 
 
 async def _settled(tasks: set[asyncio.Task[None]], *, at_most: int) -> set[asyncio.Task[None]]:
-    """Wait until `at_most` batches are in flight, and return them. Raises what one of them raised."""
+    """Wait until `at_most` batches are in flight, and return them. Raises what one has raised."""
     finished = {task for task in tasks if task.done()}
     tasks = tasks - finished
     while len(tasks) > at_most:
@@ -129,11 +146,11 @@ async def _handle(messages: Sequence[Msg], writer: Writer, publisher: Publisher)
 
 async def _answers(writer: Writer, readable: list[tuple[Msg, Order]]) -> list[Answer]:
     """Ask the ledger; while it takes long, tell JetStream that the messages are being worked on."""
-    asked = asyncio.create_task(submit_all(writer, [order for _, order in readable]))
+    asking = {asyncio.create_task(submit_all(writer, [order for _, order in readable]))}
     while True:
-        done, _ = await asyncio.wait({asked}, timeout=PROGRESS_SECONDS)
+        done, _ = await asyncio.wait(asking, timeout=PROGRESS_SECONDS)
         if done:
-            return asked.result()
+            return done.pop().result()
         for message, _ in readable:
             await _tell(message.in_progress())
 
@@ -166,8 +183,8 @@ def is_done(order: Order, answer: Answer) -> bool:
 
 def is_worth_a_retry(refusal: LedgerError, deliveries: int) -> bool:
     """Tell whether the same message may succeed later, unaided."""
-    if isinstance(refusal, AccountNotFound):
-        return deliveries < ACCOUNT_DELIVERIES_MAX
+    if isinstance(refusal, AccountNotFound | InternalError):
+        return deliveries < DELIVERIES_MAX
     return refusal.retryable
 
 
@@ -188,7 +205,7 @@ def _detail(refusal: LedgerError) -> str:
 
 
 async def _tell(telling: object) -> None:
-    """Tell JetStream what became of a message. What does not arrive is delivered again: harmless."""
+    """Tell JetStream what became of a message. What is lost comes again: harmless."""
     try:
         await telling  # type: ignore[misc]
     except NatsError as error:

@@ -1,4 +1,4 @@
-"""How the parts of a worker are, for whoever asks: the worker's log, its health check, its metrics."""
+"""How the parts of a worker are, for whoever asks: its log, its health check, its metrics."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ State = Literal["starting", "running", "standby", "waiting", "failed", "stopped"
 class Part:
     """One part of a worker, as it last said it was.
 
-    `waiting` is for something outside (NATS, PostgreSQL); `standby` says another process does the work.
+    `waiting` is for something outside (NATS, PostgreSQL); in `standby` another process works.
     """
 
     name: str
@@ -83,7 +83,7 @@ class Health:
     def ok(self) -> bool:
         """Whether every part does its work, or another process does it, and said so lately."""
         now = time.monotonic()
-        return all(
+        return bool(self.parts) and all(
             part.state in {"running", "standby"} and now - part.alive_at < SILENT_SECONDS_MAX
             for part in self.parts.values()
         )

@@ -122,7 +122,7 @@ def order_of(subject: str, payload: bytes) -> Order:
 
 
 def parse(payload: bytes) -> GenerationEvent:
-    """Return the event in a message. Raises InvalidMessage, which says which field is wrong, and how."""
+    """Return the event in a message. Raises InvalidMessage, which says what is wrong, and where."""
     try:
         return _decoder.decode(payload)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -130,7 +130,7 @@ def parse(payload: bytes) -> GenerationEvent:
 
 
 def command_of(event: GenerationEvent) -> Reserve | CaptureUpTo:
-    """Return the command for an event. Raises InvalidMessage where its parts do not fit its type."""
+    """Return the command for an event. Raises InvalidMessage if its parts do not fit its type."""
     data, kind = event.data, event.kind
     ttl_seconds = data.ttl_seconds or TTL_SECONDS_DEFAULT
     charge = _charge("data", data, data.feature, data.model)

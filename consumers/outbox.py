@@ -1,9 +1,9 @@
 """Every ledger event to the LEDGER stream, once, in position order: an outbox that has no table.
 
-What is published is known from the stream itself: its last message names the last position. So when
-NATS has lost the stream, or its tail, what is missing is published again, from what is really there.
-One process publishes at a time (a lock in PostgreSQL); a process that lost the lock without noticing
-is stopped by NATS: each message names the one that must be before it.
+What is published is known from the stream itself: its last message names the last position. So
+when NATS has lost the stream, or its tail, what is missing is published again, from what is really
+there. One process publishes at a time (a lock in PostgreSQL); one that has lost the lock without
+noticing is stopped by NATS: each message names the one that must be before it.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ LOCK: Final = 7_305_804_385_213
 WINDOW_MAX: Final = 1_000
 POLL_SECONDS: Final = 0.02
 STANDBY_SECONDS: Final = 1.0
-CHECK_SECONDS: Final = 5.0
+CHECK_SECONDS: Final = 2.0
 PAUSE_SECONDS: Final = 0.5
 AHEAD_SECONDS: Final = 10.0
 CONNECT_SECONDS_MAX: Final = 5
@@ -143,18 +143,23 @@ async def publish_window(publisher: Publisher, tail: Tail, events: Sequence[Reco
     """Publish `events`, which follow `tail`, and return the new tail.
 
     Raises Refused if the stream does not end in `tail`: then none of them was stored. AckUnknown
-    leaves open how many were stored, from the first one on without a gap.
+    leaves open how many were: some from the first one on, without a gap.
     """
-    headers = {"Nats-Expected-Stream": LEDGER, "Nats-Expected-Last-Sequence": str(tail.sequence)}
     futures = []
-    for event in events:
-        headers["Nats-Msg-Id"] = str(event.position)
-        subject = ledger_subject(event.tenant, event.name)
-        futures.append(await publisher.send(subject, cloud_event(event), headers))
+    before: str | None = None
+    for place, event in enumerate(events):
+        # Both are needed. NATS takes the id of a purged message for stored, and does not count it;
+        # and a stream that was deleted and made again comes to the same number with other messages.
         headers = {
             "Nats-Expected-Stream": LEDGER,
-            "Nats-Expected-Last-Msg-Id": str(event.position),
+            "Nats-Expected-Last-Sequence": str(tail.sequence + place),
+            "Nats-Msg-Id": str(event.position),
         }
+        if before is not None:
+            headers["Nats-Expected-Last-Msg-Id"] = before
+        before = headers["Nats-Msg-Id"]
+        subject = ledger_subject(event.tenant, event.name)
+        futures.append(await publisher.send(subject, cloud_event(event), headers))
     acks = await wait(futures)
     if any(ack.duplicate for ack in acks):
         # NATS remembers the ids of messages that were purged, and has not stored them again.
@@ -181,8 +186,8 @@ async def _compare(connection: AsyncConnection[Any], tail: Tail) -> None:
     """Raise StreamIsAhead unless the ledger has the event at the end of the stream."""
     if tail.position and not await _rows(connection, SELECT_AT, {"position": tail.position}):
         raise StreamIsAhead(
-            f"the last message of {LEDGER} is position {tail.position}, which the ledger does not have;"
-            " if the ledger is the right one, delete the stream and it will be made again"
+            f"the last message of {LEDGER} is position {tail.position}, which the ledger does not"
+            " have; if the ledger is the right one, delete the stream and it will be made again"
         )
 
 

@@ -1,7 +1,8 @@
 """Publish to JetStream without waiting for each answer, in the order of the calls.
 
-The client's own `publish_async` never resolves where JetStream refuses a message (its handler raises
-instead), and a task for each `publish` does not promise their order. So: one inbox, one future each.
+The client's own `publish_async` never resolves where JetStream refuses a message (its handler
+raises instead), and a task for each `publish` does not promise their order. So: one inbox, and one
+future for each message.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-ACK_SECONDS_MAX: Final = 10.0
+ACK_SECONDS_MAX: Final = 5.0
 
 
 class Refused(Exception):
@@ -34,7 +35,7 @@ class _Error(Struct):
 
 
 class Ack(Struct):
-    """JetStream's answer. `duplicate` says that it remembers the message's id, and stored nothing."""
+    """JetStream's answer. `duplicate`: it remembers the message's id, and has stored nothing."""
 
     stream: str = ""
     seq: int = 0
@@ -102,7 +103,7 @@ class Publisher:
 
 
 async def wait(futures: list[asyncio.Future[Ack]], seconds: float = ACK_SECONDS_MAX) -> list[Ack]:
-    """Return all answers, in order. Raises the first refusal there is, else AckUnknown after a time."""
+    """Return all answers, in order. Raises the first refusal, or AckUnknown after `seconds`."""
     _, late = await asyncio.wait(futures, timeout=seconds)
     for future in late:
         future.cancel()

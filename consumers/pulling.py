@@ -1,6 +1,6 @@
 """Pull messages of a durable consumer, with the next ones always on their way.
 
-Batches are what has arrived: a lone message is not kept waiting, and a flood comes in large batches.
+A batch is what has arrived: a lone message is not kept waiting, and a flood comes in large batches.
 """
 
 from __future__ import annotations
@@ -84,6 +84,10 @@ class Pull:
             raise ConsumerGone(self._gone)
         return [self._arrived.popleft() for _ in range(min(most, len(self._arrived)))]
 
+    def interrupt(self) -> None:
+        """Let `batch` return at once if it waits."""
+        self._wake.set()
+
     async def _ask(self) -> None:
         """Ask for more where fewer than half of the messages wanted are here or on their way."""
         if self._client.stats["reconnects"] != self._reconnects:
@@ -112,7 +116,7 @@ class Pull:
 
     async def _received(self, message: Msg) -> None:
         self._heard_at = asyncio.get_running_loop().time()
-        # A message has the subject it was published on: only what JetStream says comes to the inbox.
+        # A message has the subject it was published on; JetStream's own words have the inbox's.
         status = (message.headers or {}).get("Status", "")
         if message.subject != self._inbox:
             self._asked = max(0, self._asked - 1)

@@ -12,7 +12,6 @@ import urllib.request
 from typing import Final
 
 import msgspec
-import nats
 import structlog
 from msgspec import Struct
 from nats.aio.client import Client
@@ -43,7 +42,7 @@ LEDGER_SUBJECTS: Final = "scrip.*.ledger.>"
 DEAD_SUBJECTS: Final = "scrip.*.dead.>"
 
 MESSAGE_BYTES_MAX: Final = 256 * 1024
-"""The largest generation event. A dead letter adds headers to it, and must fit what NATS carries."""
+"""The largest generation event. A dead letter adds headers, and must fit what NATS carries."""
 
 GENERATION_MESSAGES_MAX: Final = 50_000_000
 LEDGER_MESSAGES_MAX: Final = 10_000_000
@@ -51,9 +50,9 @@ DEAD_MESSAGES_MAX: Final = 1_000_000
 DEDUP_SECONDS: Final = 120.0
 LEDGER_DEDUP_SECONDS: Final = 2.0
 """Short: order and exactness come from the fence (see `outbox`), and a purge does not empty NATS's
-memory of message ids, so that until the window is over it takes what it no longer has for stored."""
+memory of message ids: until the window is over, it takes what it no longer has for stored."""
 
-ACK_WAIT_SECONDS: Final = 30.0
+ACK_WAIT_SECONDS: Final = 10.0
 ACKS_PENDING_MAX: Final = 10_000
 RECONNECT_SECONDS: Final = 0.5
 CONNECT_SECONDS_MAX: Final = 5
@@ -73,7 +72,8 @@ def stream_configs() -> list[StreamConfig]:
             description="What generation services did; kept until it is in the ledger",
             subjects=[GENERATION_SUBJECTS],
             # Full means that publishers are refused: what was acknowledged is never pushed out.
-            retention=RetentionPolicy.WORK_QUEUE,
+            # Workers remove what is handled, many at once: a work queue would sync each removal.
+            retention=RetentionPolicy.LIMITS,
             discard=DiscardPolicy.NEW,
             storage=StorageType.FILE,
             max_msgs=GENERATION_MESSAGES_MAX,
@@ -82,7 +82,7 @@ def stream_configs() -> list[StreamConfig]:
         ),
         StreamConfig(
             name=LEDGER,
-            description="Every ledger event, in order; made from PostgreSQL, and made again if lost",
+            description="Every ledger event, in order; made from PostgreSQL, again if it is lost",
             subjects=[LEDGER_SUBJECTS],
             retention=RetentionPolicy.LIMITS,
             discard=DiscardPolicy.OLD,
@@ -125,12 +125,14 @@ async def connect(url: str, name: str) -> Client:
 
     Tries until there is a server. The caller closes the connection.
     """
+    client = Client()
 
     async def on_error(error: Exception) -> None:
         log.warning("nats.error", client=name, error=str(error) or type(error).__name__)
 
     async def on_disconnect() -> None:
-        log.warning("nats.disconnected", client=name)
+        if not client.is_closed:
+            log.warning("nats.disconnected", client=name)
 
     async def on_reconnect() -> None:
         log.info("nats.reconnected", client=name)
@@ -138,7 +140,7 @@ async def connect(url: str, name: str) -> Client:
     async def on_close() -> None:
         log.info("nats.closed", client=name)
 
-    return await nats.connect(
+    await client.connect(
         url.split(","),
         name=name,
         error_cb=on_error,
@@ -146,11 +148,12 @@ async def connect(url: str, name: str) -> Client:
         reconnected_cb=on_reconnect,
         closed_cb=on_close,
         max_reconnect_attempts=-1,
-        reconnect_time_wait=RECONNECT_SECONDS,
+        reconnect_time_wait=RECONNECT_SECONDS,  # type: ignore[arg-type] # Any number will do.
         connect_timeout=CONNECT_SECONDS_MAX,
         ping_interval=5,
         max_outstanding_pings=2,
     )
+    return client
 
 
 def jetstream(client: Client) -> JetStreamContext:
@@ -159,10 +162,17 @@ def jetstream(client: Client) -> JetStreamContext:
 
 
 async def ensure_streams(js: JetStreamContext) -> None:
-    """Create what streams are missing, and correct their limits. Any number of processes may do it."""
+    """Create missing streams, and correct limits. Any number of processes may do it at once."""
     for config in stream_configs():
         await _ensure_stream(js, config)
     await js.add_consumer(GENERATION, consumer_config())
+
+
+async def trim_generations(js: JetStreamContext) -> None:
+    """Remove from GENERATION what workers have handled, from its beginning without a gap."""
+    info = await js.consumer_info(GENERATION, DURABLE)
+    if info.ack_floor is not None and info.ack_floor.stream_seq:
+        await js.purge_stream(GENERATION, seq=info.ack_floor.stream_seq + 1)
 
 
 async def _ensure_stream(js: JetStreamContext, config: StreamConfig) -> None:
@@ -174,7 +184,7 @@ async def _ensure_stream(js: JetStreamContext, config: StreamConfig) -> None:
         log.info("stream.created", stream=config.name)
         return
     if _differs(found, config):
-        # How many copies there are, where they lie and how they are synced is the operator's choice.
+        # How many copies there are, where they lie and how they are synced the operator chooses.
         await js.update_stream(
             config,
             num_replicas=found.config.num_replicas,
@@ -210,7 +220,7 @@ class _Varz(Struct, frozen=True):
 
 
 async def check_sync(monitor_url: str | None, *, refuse: bool = False) -> bool | None:
-    """Tell whether the server syncs every write, None if it cannot be told. Warns where it does not.
+    """Tell whether the server syncs every write, None if it cannot be told. Warns if it does not.
 
     `monitor_url` is the server's monitoring address (`http_port`), such as http://127.0.0.1:8222.
     With `refuse`, raises JetStreamUnsafe instead of warning.
@@ -251,9 +261,3 @@ def tenant_of(subject: str) -> str:
 def ledger_subject(tenant: str, event: str) -> str:
     """Return where an event goes: `scrip.<tenant>.ledger.credits.reserved.v1`."""
     return f"scrip.{token_of(tenant)}.ledger.{event}"
-
-
-def dead_subject(subject: str) -> str:
-    """Return where a dead letter goes: `scrip.<tenant>.dead.generation.started` for its original."""
-    scrip, tenant, rest = subject.split(".", 2)
-    return f"{scrip}.{tenant}.dead.{rest}"

@@ -14,7 +14,7 @@ from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from psycopg.errors import UndefinedTable
 
-from consumers.deadlines import settle_deadlines
+from consumers import deadlines
 from consumers.generations import capture_generations
 from consumers.health import Health, Part
 from consumers.outbox import StreamIsAhead, publish_ledger
@@ -44,7 +44,7 @@ OUTSIDE: Final = (
     AckUnknown,
     StreamIsAhead,
 )
-"""What goes wrong outside of Scrip. It is waited out; any other exception is a bug, and logged as one."""
+"""What goes wrong outside of Scrip, and is waited out. Any other exception is a bug."""
 
 Run = Callable[[Part, asyncio.Event], Awaitable[None]]
 
@@ -58,6 +58,7 @@ class WorkerDeps:
     nats_url: str
     nats_monitor_url: str | None = None
     refuse_lazy_sync: bool = False
+    deadlines_poll_seconds: float = deadlines.POLL_SECONDS
     health: Health = field(default_factory=Health)
 
 
@@ -71,14 +72,16 @@ async def work(deps: WorkerDeps, stop: asyncio.Event) -> None:
     parts = {
         name: deps.health.part(name) for name in ("deadlines", "generations", "outbox", "nats")
     }
-    deadlines = _supervised(
+    settling = supervised(
         parts["deadlines"],
-        lambda part, stop: settle_deadlines(deps.database_url, deps.writer, part, stop),
+        lambda part, stop: deadlines.settle_deadlines(
+            deps.database_url, deps.writer, part, stop, deps.deadlines_poll_seconds
+        ),
         stop,
     )
     async with asyncio.TaskGroup() as group:
         # Expiry needs no NATS, so it does not wait for it.
-        group.create_task(deadlines)
+        group.create_task(settling)
         client = await _connected(deps.nats_url, stop)
         if client is None:
             return
@@ -98,7 +101,7 @@ async def _with_nats(
     }
     async with asyncio.TaskGroup() as group:
         for name, run in runs.items():
-            group.create_task(_supervised(parts[name], run, stop))
+            group.create_task(supervised(parts[name], run, stop))
 
 
 async def _connected(url: str, stop: asyncio.Event) -> Client | None:
@@ -125,7 +128,7 @@ async def probe(client: Client, part: Part, stop: asyncio.Event) -> None:
         await _paused(stop, PROBE_SECONDS)
 
 
-async def _supervised(part: Part, run: Run, stop: asyncio.Event) -> None:
+async def supervised(part: Part, run: Run, stop: asyncio.Event) -> None:
     """Run a part until `stop`; whenever it ends before that, start it again after a pause."""
     failures = 0
     loop = asyncio.get_running_loop()

@@ -28,7 +28,7 @@ async def submit_all(writer: Writer, orders: Sequence[Order]) -> list[Answer]:
             future.set_result(answers)
 
     def done(answers: list[Answer]) -> None:
-        # A loop that has ended meanwhile no longer wants the answers; the writer must not fail on it.
+        # A loop that has ended meanwhile wants no answers, and the writer must not fail on it.
         with suppress(RuntimeError):
             loop.call_soon_threadsafe(take, answers)
 

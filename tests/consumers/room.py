@@ -2,19 +2,21 @@
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from types import TracebackType
 from typing import Any, Self
 
 import msgspec
 from nats.aio.client import Client
+from nats.errors import Error as NatsError
 from nats.js.errors import NotFoundError
 
 from consumers.generations import capture_generations
 from consumers.health import Part
 from consumers.publishing import Publisher, wait
-from consumers.streams import DEAD, GENERATION, LEDGER, connect, ensure_streams, jetstream
+from consumers.streams import DEAD, DURABLE, GENERATION, LEDGER, connect, ensure_streams, jetstream
 from ledger.domain.commands import GrantCredits, PutAccount, SetRateCard
 from ledger.domain.entities import Metered, Rates
 from ledger.domain.events import ReservationCaptured
@@ -22,6 +24,7 @@ from ledger.domain.values import MICRO
 from ledger.records import Order, Outcome, Recorded, View, stream_id
 from ledger.store import Store
 from ledger.writer import Writer
+from projections.runner import Runner
 from scrip.embedded import DatabaseUrls, EmbeddedNats
 
 TENANT = "acme"
@@ -61,7 +64,7 @@ class Room:
         self.writer.close()
         self.store.close()
 
-    # -- the ledger ----------------------------------------------------------------------------------
+    # -- the ledger ------------------------------------------------------------------------------
 
     def do(self, account: str | None, command: Any, key: str | None = None) -> Outcome:
         """Give the ledger a command and return its answer; raises the refusal."""
@@ -96,7 +99,7 @@ class Room:
                 total = total.plus(counted) if counted else total
         return total
 
-    # -- NATS ----------------------------------------------------------------------------------------
+    # -- NATS ------------------------------------------------------------------------------------
 
     @asynccontextmanager
     async def client(self) -> AsyncIterator[Client]:
@@ -131,10 +134,15 @@ class Room:
         """Wait until no generation event is left to be handled."""
         js = jetstream(client)
 
-        async def is_empty() -> bool:
-            return (await js.stream_info(GENERATION)).state.messages == 0
+        async def is_done() -> bool:
+            try:
+                last = (await js.stream_info(GENERATION)).state.last_seq
+                floor = (await js.consumer_info(GENERATION, DURABLE)).ack_floor
+            except NatsError:
+                return False  # It is being restarted.
+            return floor is not None and floor.stream_seq >= last
 
-        await until(is_empty)
+        await until(is_done)
 
     @asynccontextmanager
     async def capturing(self, workers: int = 1) -> AsyncIterator[Client]:
@@ -157,6 +165,19 @@ class Room:
                     await task
                 for each in clients:
                     await each.close()
+
+
+@contextmanager
+def projecting(room: Room) -> Iterator[None]:
+    """Keep the projections up with a room's ledger."""
+    runner = Runner(room.store)
+    runner.start()
+    try:
+        while not runner.active:
+            time.sleep(0.02)
+        yield
+    finally:
+        runner.close()
 
 
 def generation(
@@ -188,9 +209,7 @@ def tokens(input_tokens: int, output_tokens: int = 0) -> dict[str, Any]:
     return {"feature": FEATURE, "model": MODEL, "usage": usage}
 
 
-async def until(
-    check: Callable[[], bool | Awaitable[bool]], seconds: float = WAIT_SECONDS
-) -> None:
+async def until(check: Callable[[], bool | Awaitable[bool]], seconds: float = WAIT_SECONDS) -> None:
     """Wait until `check` is true. Raises TimeoutError if it does not come true in time."""
     async with asyncio.timeout(seconds):
         while True:

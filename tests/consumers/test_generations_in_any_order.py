@@ -58,7 +58,7 @@ class Jobs:
             data |= {"feature": FEATURE, "model": MODEL}
         if (account, step) in self.sent:
             return again(self.sent[account, step])
-        message = generation(step.split()[0], "job-1", account, **data)
+        message = generation(step.partition(" ")[0], "job-1", account, **data)
         self.sent[account, step] = message
         return message
 
