@@ -2,7 +2,7 @@
 
 So a stream cannot be changed, shortened in its middle, reordered or grown in between without every
 later hash of it being wrong. The position is left out, since the database draws it while it
-inserts; it is checked to rise with the version.
+inserts; it is checked to rise with the version. See docs/decisions/0003-hash-chain.md.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from uuid import UUID
 GENESIS = bytes(32)
 """What stands for the previous hash of a stream's first event."""
 
+ABSENT = (-1).to_bytes(4, signed=True)
+"""The length that is written for a NULL, so that it differs from an empty field."""
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _head = Struct(">16sqq").pack
-_lengths = Struct(">7i").pack
-ABSENT = -1
-"""The length that is written for a NULL, so that it differs from an empty field."""
 
 
 def link(
@@ -37,24 +37,29 @@ def link(
     key: str | None,
     content: bytes | None,
 ) -> bytes:
-    """Return the hash of one row: SHA-256 over the previous hash and length-prefixed fields."""
-    fields = (
-        name.encode(),
-        state,
-        tenant.encode(),
-        b"" if account is None else account.encode(),
-        b"" if subject is None else subject.encode(),
-        b"" if key is None else key.encode(),
-        content or b"",
-    )
-    lengths = _lengths(
-        len(fields[0]),
-        len(state),
-        len(fields[2]),
-        ABSENT if account is None else len(fields[3]),
-        ABSENT if subject is None else len(fields[4]),
-        ABSENT if key is None else len(fields[5]),
-        ABSENT if content is None else len(content),
-    )
-    head = _head(stream.bytes, version, (recorded_at - _EPOCH) // _MICROSECOND)
-    return sha256(b"".join((previous, head, lengths, *fields))).digest()
+    """Return the hash of one row."""
+    owner, topic = tenant.encode(), name.encode()
+    parts = [len(owner).to_bytes(4), owner]
+    parts += _optional(None if account is None else account.encode())
+    parts += (len(topic).to_bytes(4), topic)
+    parts += _optional(None if subject is None else subject.encode())
+    parts += _optional(None if key is None else key.encode())
+    parts += _optional(content)
+    parts += (len(state).to_bytes(4), state)
+    time = (recorded_at - _EPOCH) // _MICROSECOND
+    return link_stored(previous, stream.bytes, version, time, b"".join(parts))
+
+
+def link_stored(
+    previous: bytes, stream: bytes, version: int, recorded_at: int, fields: bytes
+) -> bytes:
+    """Return the hash of one row as the database holds it: SHA-256 over all of this.
+
+    `recorded_at` is in microseconds since 1970. `fields` are tenant, account, name, subject, key,
+    content and state, in UTF-8, each behind its length in four bytes: as in COPY.
+    """
+    return sha256(previous + _head(stream, version, recorded_at) + fields).digest()
+
+
+def _optional(field: bytes | None) -> tuple[bytes, ...]:
+    return (ABSENT,) if field is None else (len(field).to_bytes(4), field)

@@ -31,7 +31,7 @@ class RefusedToStart(Exception):
 def check(connection: Connection[Any]) -> None:
     """Raise RefusedToStart unless the database keeps what it acknowledges and has our schema."""
     if connection.info.encoding == "ascii":
-        # Of an SQL_ASCII server, which gives text back as bytes: no comparison below would be right.
+        # It gives text back as bytes: no comparison below would be right.
         raise RefusedToStart("PostgreSQL has server_encoding = SQL_ASCII; it must be UTF8")
     with connection.cursor(row_factory=scalar_row) as cursor:
         for setting, safe in REQUIRED.items():
