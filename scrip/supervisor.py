@@ -20,6 +20,7 @@ BACK_OFF_SECONDS_MAX = 5.0
 STEADY_SECONDS = 5.0  # A run shorter than this counts as a failure.
 FAILURES_MAX = 10  # In a row.
 READ_BYTES_MAX = 65_536
+READS_MAX = 64  # Of what a child wrote before it ended: a pipe holds no more.
 
 Lines = Callable[[str, str], None]
 """Takes each line: the name of the child, or `scrip` for the supervisor itself, and the text."""
@@ -53,6 +54,53 @@ class _Kept:
     stopping: bool = False
     process: asyncio.subprocess.Process | None = None
     keeper: asyncio.Task[None] | None = None
+
+
+class _Output:
+    """What one run of a child writes, line by line.
+
+    A pipe of our own: asyncio counts a process as ended only when all that it has started has let
+    go of asyncio's pipes.
+    """
+
+    def __init__(self, take: Callable[[str], None]) -> None:
+        self._take = take
+        self._rest = b""
+        self._pipe, self.end = os.pipe()
+        os.set_blocking(self._pipe, False)
+        self._loop = asyncio.get_running_loop()
+
+    def start(self) -> None:
+        """Read on, now that the child has the other end."""
+        os.close(self.end)
+        self.end = -1
+        self._loop.add_reader(self._pipe, self._read)
+
+    def close(self) -> None:
+        """Take what is there, and no more."""
+        self._loop.remove_reader(self._pipe)
+        for _ in range(READS_MAX):
+            if not self._read():
+                break
+        if self._rest:
+            self._take(self._rest.decode(errors="replace"))
+        for descriptor in {self._pipe, self.end} - {-1}:
+            os.close(descriptor)
+
+    def _read(self) -> bool:
+        try:
+            chunk = os.read(self._pipe, READ_BYTES_MAX)
+        except BlockingIOError:
+            return False
+        if not chunk:
+            self._loop.remove_reader(self._pipe)
+            return False
+        *whole, self._rest = (self._rest + chunk).split(b"\n")
+        if len(self._rest) > READ_BYTES_MAX:
+            whole, self._rest = [*whole, self._rest], b""
+        for line in whole:
+            self._take(line.decode(errors="replace").rstrip())
+        return True
 
 
 class Supervisor:
@@ -127,28 +175,30 @@ class Supervisor:
     async def _run_once(self, kept: _Kept) -> int:
         """Run the process until it ends, and return its status."""
         service = kept.service
-        process = await asyncio.create_subprocess_exec(
-            *service.command(),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            env=dict(service.environment),
-            pass_fds=tuple(service.pass_fds),
-            process_group=0,
-        )
-        kept.process = process
-        pump = asyncio.create_task(self._pump(service.name, process))
-        waiting = asyncio.create_task(self._wait_ready(kept))
+        output = _Output(lambda line: self._lines(service.name, line))
         try:
-            return await process.wait()
+            process = await asyncio.create_subprocess_exec(
+                *service.command(),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=output.end,
+                stderr=output.end,
+                env=dict(service.environment),
+                pass_fds=tuple(service.pass_fds),
+                process_group=0,
+            )
+            output.start()
+            kept.process = process
+            waiting = asyncio.create_task(self._wait_ready(kept))
+            try:
+                return await process.wait()
+            finally:
+                kept.process = None
+                waiting.cancel()
+                # Whatever it has left running in its group ends with it.
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
         finally:
-            kept.process = None
-            waiting.cancel()
-            # Whatever it has left running in its group ends with it.
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            with suppress(TimeoutError):
-                await asyncio.wait_for(asyncio.gather(pump), timeout=1.0)
+            output.close()
 
     async def _wait_ready(self, kept: _Kept) -> None:
         end = time.monotonic() + READY_SECONDS_MAX
@@ -159,18 +209,6 @@ class Supervisor:
                 return
             await asyncio.sleep(READY_POLL_SECONDS)
         kept.ready.set()
-
-    async def _pump(self, name: str, process: asyncio.subprocess.Process) -> None:
-        assert process.stdout is not None
-        rest = b""
-        while chunk := await process.stdout.read(READ_BYTES_MAX):
-            *whole, rest = (rest + chunk).split(b"\n")
-            if len(rest) > READ_BYTES_MAX:
-                whole, rest = [*whole, rest], b""
-            for line in whole:
-                self._lines(name, line.decode(errors="replace").rstrip())
-        if rest:
-            self._lines(name, rest.decode(errors="replace"))
 
     async def _stop_all(self) -> None:
         for stage in reversed(self._stages):

@@ -1,0 +1,166 @@
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import psycopg
+import pytest
+
+from scrip.settings import VARIABLES
+
+START_SECONDS_MAX = 120.0
+
+
+class Dev:
+    """A running `scrip dev`."""
+
+    def __init__(self, process: subprocess.Popen[bytes], folder: Path) -> None:
+        self.process = process
+        self.folder = folder
+
+    @property
+    def says(self) -> dict[str, Any]:
+        content: dict[str, Any] = json.loads((self.folder / "dev.json").read_text())
+        return content
+
+    @property
+    def family(self) -> list[psutil.Process]:
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+    def child(self, words: str) -> psutil.Process:
+        return next(p for p in self.family if words in " ".join(p.cmdline()))
+
+    def is_ready(self) -> bool:
+        try:
+            return httpx.get(self.says["base_url"] + "/health/ready", timeout=5).is_success
+        except (httpx.HTTPError, FileNotFoundError):
+            return False
+
+
+def until(condition: Callable[[], bool], process: subprocess.Popen[bytes] | None = None) -> None:
+    end = time.monotonic() + START_SECONDS_MAX
+    while not condition():
+        assert time.monotonic() < end, "it took too long"
+        assert process is None or process.poll() is None, "it ended"
+        time.sleep(0.05)
+
+
+@contextmanager
+def dev(folder: Path, *words: str) -> Iterator[Dev]:
+    environment = {k: v for k, v in os.environ.items() if k not in VARIABLES}
+    command = [sys.executable, "-m", "scrip", "dev", "--data-dir", str(folder), *words]
+    with (folder.parent / "log").open("wb") as log:
+        process = subprocess.Popen(
+            command, stdout=log, stderr=log, env=environment, start_new_session=True
+        )
+    running = Dev(process, folder)
+    try:
+        until((folder / "dev.json").exists, process)
+        yield running
+    finally:
+        family = running.family if process.poll() is None else []
+        process.send_signal(signal.SIGTERM)
+        process.wait(60)
+        psutil.wait_procs(family, timeout=20)
+    assert not [p for p in family if p.is_running()]
+
+
+def test_everything_serves_and_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    with dev(folder, "--api-processes", "2") as running:
+        says = running.says
+        assert stat.S_IMODE((folder / "dev.json").stat().st_mode) == 0o600
+        assert set(says["keys"]) == {"service", "admin", "reader"}
+        assert running.is_ready()
+        with psycopg.connect(says["database_url"]) as connection:
+            assert connection.execute("SELECT current_user").fetchone() == ("scrip_app",)
+        family = running.family
+        names = [" ".join(p.cmdline()) for p in family]
+        assert sum("serve api" in name for name in names) == 2
+        # As a terminal does it: to the whole foreground group.
+        os.killpg(running.process.pid, signal.SIGINT)
+        assert running.process.wait(60) == 0
+        psutil.wait_procs(family, timeout=20)
+        assert not [p for p in family if p.is_running()]
+    for left in ("dev.json", "lock", "postgres/lock", "nats/lock", "postgres/data/postmaster.pid"):
+        assert not (folder / left).exists()
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(("127.0.0.1", int(says["base_url"].rpartition(":")[2])))
+
+
+def test_whatever_is_killed_comes_back_and_an_ephemeral_one_keeps_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    with dev(folder, "--ephemeral") as running:
+        before = running.says
+        data = Path(running.child("/postgres -D").cmdline()[2])
+        assert data.exists()
+        assert not data.is_relative_to(folder)
+        for words in ("serve api", "serve worker", "/postgres", "/nats-server"):
+            victim = running.child(words)
+            victim.kill()
+            until(lambda victim=victim: not victim.is_running(), running.process)
+            until(running.is_ready, running.process)
+        until(lambda: len({p.pid for p in running.family}) >= 4, running.process)
+        worker = before["worker_url"] + "/health/ready"
+
+        def worker_is_ready() -> bool:
+            try:
+                return httpx.get(worker, timeout=5).is_success
+            except httpx.HTTPError:
+                return False
+
+        until(worker_is_ready, running.process)
+        assert running.says == before
+    assert not data.exists()
+
+
+def test_a_second_one_on_the_same_folder_is_refused_and_a_killed_one_leaves_nothing(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "data"
+    command = [sys.executable, "-m", "scrip", "dev", "--data-dir", str(folder)]
+    with dev(folder) as running:
+        keys, family = running.says["keys"], running.family
+        second = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        assert second.returncode == 1
+        assert f"in use by process {running.process.pid}" in second.stderr
+        port = running.says["base_url"].rpartition(":")[2]
+        third = subprocess.run(
+            [*command[:-1], str(tmp_path / "other"), "--port", port],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        assert (third.returncode, third.stderr) == (1, f"another program listens on port {port}\n")
+        running.process.kill()
+        psutil.wait_procs(family, timeout=20)
+        assert not [p for p in family if p.is_running()]
+    with dev(folder) as running:
+        assert running.says["keys"] == keys
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_it_can_be_stopped_while_it_starts(tmp_path: Path, number: signal.Signals) -> None:
+    folder = tmp_path / "data"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "scrip", "dev", "--data-dir", str(folder)],
+        stderr=subprocess.DEVNULL,
+    )
+    until((folder / "postgres" / "data").exists, process)
+    family = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(number)
+    assert process.wait(60) == 0
+    psutil.wait_procs(family, timeout=20)
+    assert not (folder / "lock").exists()
