@@ -204,7 +204,7 @@ def fold(batch: Sequence[Recorded]) -> tuple[list[NewReservation], list[Change]]
     states: dict[tuple[str, str, str], State] = {}
     for recorded in batch:
         event = recorded.event
-        if not isinstance(event, ReservationEvent):
+        if not isinstance(event, ReservationEvent) or _is_direct(event):
             continue
         assert recorded.account is not None
         key = (recorded.tenant, recorded.account, event.reservation)
@@ -220,6 +220,11 @@ def fold(batch: Sequence[Recorded]) -> tuple[list[NewReservation], list[Change]]
         [_new(new[key], states[key]) for key in keys if key in new],
         [_changed(key, states[key]) for key in keys if key not in new],
     )
+
+
+def _is_direct(event: ReservationEvent) -> bool:
+    """Tell whether this adds to a direct deduction, which is no reservation and has no deadline."""
+    return isinstance(event, ReservationCaptured) and event.expires_at is None
 
 
 def _change(state: State, event: ReservationEvent) -> None:

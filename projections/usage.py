@@ -231,7 +231,9 @@ def roll_up(rows: Iterable[NewUsage]) -> list[HourSum]:
 
 def _captured(recorded: Recorded, event: ReservationCaptured) -> NewUsage:
     row = _row(recorded, event, event.deduction, event.metered)
-    row.reservation, row.debt = event.reservation, event.overdraft + event.debt
+    row.debt = event.overdraft + event.debt
+    # What is added to a direct deduction is told as a capture as well, but has no deadline.
+    row.reservation = event.reservation if event.expires_at is not None else None
     return row
 
 
