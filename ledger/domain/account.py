@@ -30,7 +30,7 @@ ACTIVATES, RESERVATION_ENDS, GRANT_ENDS = range(3)
 def burn_key(grant: Grant) -> BurnKey:
     """Place a grant in the burn-down order, which is total: the sequence is never tied.
 
-    Priority, narrower scope, earlier expiry, promotional before paid, lower cost, earlier effect, age.
+    Priority, narrower scope, earlier expiry, promotional before paid, lower cost, effect, age.
     """
     return (
         grant.priority,
@@ -86,7 +86,7 @@ class Account:
         self.order: list[BurnKey] = []
         """The grants that can pay now, in burn-down order."""
         self.deadlines: list[Deadline] = []
-        """A heap of what time will do. Entries that no longer hold are dropped when they surface."""
+        """A heap of what time will do. Entries that no longer hold are dropped as they surface."""
 
     # -- asking ------------------------------------------------------------------------------------
 
@@ -108,7 +108,7 @@ class Account:
         due_at = self.balance.due_at
         return due_at is not None and due_at <= now
 
-    # -- changing: for evolve only -------------------------------------------------------------------
+    # -- changing: for evolve only -----------------------------------------------------------------
 
     def put_grant(self, grant: Grant) -> None:
         """Store a grant's new state, and its place among those that can pay."""
@@ -161,7 +161,7 @@ class Account:
         status = self.grants[name].status
         return status == "pending" if what == ACTIVATES else status in {"pending", "active"}
 
-    # -- copies --------------------------------------------------------------------------------------
+    # -- copies ------------------------------------------------------------------------------------
 
     def fork(self) -> Account:
         """Return a copy that can be changed without changing this account."""

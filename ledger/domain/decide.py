@@ -1,4 +1,4 @@
-"""What a command makes happen. Decides on (state, command, time) alone; may refuse; changes nothing.
+"""What a command makes happen: decided on (state, command, time) alone. Changes nothing.
 
 The checks run in this order, so that a request with several faults always gets the same answer:
 the account exists, the thing named exists and is in a state that allows it, the fields make sense,
@@ -75,8 +75,8 @@ def decide(
 ) -> tuple[AccountEvent, ...]:
     """Return what is due at `now`, then what `command` makes happen: its own event is the last.
 
-    `key` is the command's idempotency key: what the command makes is named after it unless it brings
-    a name. `Settle`, and a `CaptureUpTo` that has nothing to add, may make nothing happen.
+    `key` is the command's idempotency key: what the command makes is named after it, unless it
+    brings a name. `Settle`, and a `CaptureUpTo` that has nothing to add, may make nothing happen.
     Raises a LedgerError; then nothing of this happens, what is due included.
     """
     due, account = settle(account, now)
@@ -132,7 +132,7 @@ def recalled_by(command: AccountCommand) -> str | None:
             return None
 
 
-def _act(  # noqa: PLR0911 - one answer a command
+def _act(
     account: Account, command: AccountCommand, now: datetime, key: str, prices: Catalog
 ) -> tuple[AccountEvent, ...]:
     if isinstance(command, PutAccount):

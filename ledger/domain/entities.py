@@ -47,7 +47,7 @@ class Usage(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True)
 
 
 class Rates(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """What one model costs: micro-credits for a million tokens of each kind, and at least `minimum`."""
+    """What one model costs: micro-credits for a million tokens of each kind; at least `minimum`."""
 
     input_per_million: Credits
     output_per_million: Credits
@@ -87,7 +87,7 @@ class Metered(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=Tru
 class Price(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """How an amount came about: the price and its version, the quantities, the result.
 
-    Either `unit_price` and `quantity`, or `model`, `rates` and `usage`. `amount` is rounded up, once.
+    Either `unit_price` and `quantity`, or `model`, `rates`, `usage`. `amount` is rounded up, once.
     """
 
     feature: str
@@ -119,8 +119,9 @@ class Charge(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Grant(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Credits given in one lot. amount = available + pending + reserved + consumed + expired + revoked.
+    """Credits given in one lot.
 
+    amount = available + pending + reserved + consumed + expired + revoked.
     A pending grant holds its whole amount as pending; `available` is then 0.
     `sequence` is the version of the account at which it was granted.
     """
@@ -160,7 +161,7 @@ class Deduction(Struct, frozen=True, omit_defaults=True):
 class Operation(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A reservation, or a direct deduction (born closed), with the deductions made under it.
 
-    `pinned` are the slices still set aside; `overdraft` is what is still set aside of the overdraft.
+    `pinned` are the slices still set aside, `overdraft` what is still set aside beyond the grants.
     `metered` is what its captures have counted.
     """
 

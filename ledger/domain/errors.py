@@ -157,7 +157,7 @@ class StoreUnavailable(LedgerError):
 
 
 class NewerEvents(LedgerError):
-    """The account has events that this process is too old to understand. A newer one will answer."""
+    """The account has events that this process is too old to understand. A newer one can."""
 
     code, status, retryable = "newer_events", 503, True
 

@@ -1,7 +1,7 @@
 """What happened: frozen for good once released. A change of meaning is a new name and an upcast.
 
 Each event says in full what was decided, so that nothing has to be looked up to understand it.
-Amounts are micro-credits, times are UTC. `NAMES` holds the permanent names under which they are stored.
+Amounts are micro-credits, times are UTC. `NAMES` holds the permanent names they are stored under.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class AccountUpdated(
 class CreditsGranted(
     Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True
 ):
-    """Credits were given. `debt_repaid` of them went to the debt at once, if they were effective."""
+    """Credits were given. `debt_repaid` of them went to the debt, if they were effective."""
 
     grant: str
     amount: Credits
@@ -87,7 +87,7 @@ class GrantRevoked(
 ):
     """A grant was taken back: `amount` was unspent.
 
-    A clawback also makes debt of what was spent (`debt`) and of what is still set aside, once spent.
+    A clawback also makes debt of what was spent (`debt`), and of what is set aside once it is.
     """
 
     grant: str
@@ -170,7 +170,7 @@ class ReservationCaptured(
 class ReservationReleased(
     Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True
 ):
-    """What was still set aside went back. The status is `captured` if a total had been spent before."""
+    """What was still set aside went back. The status is `captured` if a total was reported."""
 
     reservation: str
     amount: Credits
@@ -289,7 +289,7 @@ class RateCardSet(
 class RefundPolicySet(
     Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True
 ):
-    """What a refund does with slices of expired grants: None lets them lapse, else a new grant lives so long."""
+    """What a refund does with slices of expired grants: they lapse (None), or are granted anew."""
 
     version: int
     regrant_days: int | None = None

@@ -68,7 +68,7 @@ def evolve(account: Account, event: AccountEvent) -> None:
     account.balance.due_at = deadline[0] if deadline else None
 
 
-def _put(  # noqa: PLR0913 - one argument a bucket
+def _put(
     account: Account,
     grant: Grant,
     *,
@@ -174,7 +174,7 @@ def _revoked(account: Account, event: GrantRevoked) -> None:
 
 
 def _advance(account: Account, name: str, event: OperationEvent) -> None:
-    """Change an operation that is at hand. A closed one may not be: it is recalled when asked for."""
+    """Change an operation that is at hand. A closed one need not be: it is recalled when needed."""
     operation = account.operations.get(name)
     if operation is not None:
         account.put_operation(advance(operation, event))

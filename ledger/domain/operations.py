@@ -1,4 +1,4 @@
-"""How an operation's own events change it. The account holds open ones; closed ones are recalled."""
+"""How an operation's own events change it. An account holds open ones; closed ones are recalled."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ TOKENS_PER_PRICE = 1_000_000
 def rate(
     charge: Charge, catalog: Catalog, reserved: Price | None = None, feature: str | None = None
 ) -> tuple[int, Price | None]:
-    """Return what `charge` costs in micro-credits, and how that came about (None: it was an amount).
+    """Return what `charge` costs in micro-credits, and how that came about (None for an amount).
 
     A capture passes the price its reservation was made at: the same version then applies, whatever
     the catalog says by now, and the feature and model need not be named again.

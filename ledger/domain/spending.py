@@ -120,13 +120,13 @@ def capture(account: Account, command: Capture, prices: Catalog) -> ReservationC
             reservation=operation.id, asked=amount, remaining=operation.remaining
         )
     status: OperationStatus = "captured" if command.final else operation.status
-    return _captured(account, operation, amount, price, command.overage, status)
+    return _captured(account, operation, amount, price, overage=command.overage, status=status)
 
 
 def capture_up_to(
     account: Account, command: CaptureUpTo, now: datetime, prices: Catalog
 ) -> tuple[AccountEvent, ...]:
-    """Bring what an operation has spent up to a total. Nothing, if it has, and is as closed as asked."""
+    """Bring what an operation has spent up to a total. Nothing, if it is there and closed."""
     operation = account.operations.get(command.operation)
     opened: tuple[AccountEvent, ...] = ()
     if operation is None:
@@ -162,7 +162,7 @@ def _captured_up_to(
 ) -> ReservationCaptured:
     closed = final or operation.status in {"captured", "released"}
     status: OperationStatus = "captured" if closed else operation.status
-    event = _captured(account, operation, amount, price, "debt", status)
+    event = _captured(account, operation, amount, price, overage="debt", status=status)
     if price is None or not operation.deductions:
         return event
     return replace(event, metered=price.metered.beyond(operation.metered))
@@ -269,11 +269,12 @@ def _released(account: Account, operation: Operation) -> ReservationReleased:
     )
 
 
-def _captured(  # noqa: PLR0913 - what was decided so far, part by part
+def _captured(
     account: Account,
     operation: Operation,
     amount: int,
     price: Price | None,
+    *,
     overage: Overage,
     status: OperationStatus,
 ) -> ReservationCaptured:

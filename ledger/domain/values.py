@@ -70,7 +70,8 @@ def parse_decimal(text: str | Decimal, *, signed: bool = False) -> int:
             raise ValueError("must be a finite number")
         if text and abs(text.adjusted()) >= DIGITS_MAX:
             raise ValueError(_TOO_LARGE if text.adjusted() > 0 else _TOO_FINE)
-        text = format(text, "f")
+        # A zero may have any exponent, and would be written out with as many zeros.
+        text = format(text or Decimal(0).copy_sign(text), "f")
     if len(text) > LENGTH_MAX:
         raise ValueError(f"must be at most {LENGTH_MAX} characters")
     match = _DECIMAL.fullmatch(text)
@@ -89,7 +90,7 @@ def parse_decimal(text: str | Decimal, *, signed: bool = False) -> int:
 
 
 def format_decimal(millionths: int) -> str:
-    """Write millionths as a plain decimal: no exponent, no trailing zeros. The inverse of parsing."""
+    """Write millionths as a plain decimal: no exponent, no trailing zeros. Parsing reads it."""
     sign = "-" if millionths < 0 else ""
     whole, fraction = divmod(abs(millionths), MICRO)
     if not fraction:

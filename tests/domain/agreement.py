@@ -113,7 +113,7 @@ def assert_says(event: Event, expected: Answer) -> None:
         assert said(event, field) == value, (field, value, event)
 
 
-def said(event: Any, field: str) -> object:  # noqa: ANN401 - any event, by the name of a field
+def said(event: Any, field: str) -> object:
     """Return what an event says, in the model's shape."""
     if field == "returned":
         return sum(one.amount for one in event.returns) + event.overdraft_returned

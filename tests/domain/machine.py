@@ -51,7 +51,7 @@ def something_is_open(history: Asking) -> bool:
 
 
 def something_was_spent(history: Asking) -> bool:
-    """Ask for refunds where there is anything to refund; now and then also where nothing is left."""
+    """Ask for refunds where there is anything to refund, or now and then where nothing is left."""
     spent = [one for job in history.model.jobs.values() for one in job.spent]
     return any(history.keys % 5 == 0 or one.refunded < one.amount for one in spent)
 
@@ -117,7 +117,7 @@ class AnyHistory(Asking):
         cost=st.sampled_from((None, None, 1, 2)),
         named=YES,
     )
-    def grant(  # noqa: PLR0913 - one for each property that the order knows
+    def grant(
         self,
         *,
         amount: int,
@@ -258,7 +258,7 @@ class AnyHistory(Asking):
     @precondition(lambda self: self.accepted and now_and_then(self))
     @rule(pick=PICK, same=YES)
     def retry(self, *, pick: int, same: bool) -> None:
-        """Ask again what was done: the same answer and nothing happens; other content is refused."""
+        """Ask again: the same answer comes and nothing happens; other content is refused."""
         command, key, event = self.accepted[-1 - pick % len(self.accepted)]
         if same:
             assert self.target.execute(command, key, self.now) == event

@@ -24,7 +24,7 @@ class Model(Books):
     """One account and its tenant's prices, as a naive reading of the design has them."""
 
     def execute(self, command: c.Command, key: str, now: datetime) -> Answer:
-        """Do what is asked and return what its event must say; raises Refused, and changes nothing."""
+        """Do what is asked and return what its event must say, or raise Refused and do nothing."""
         self.pass_to(now)
         if isinstance(command, c.CatalogCommand):
             return self.prices.put(command)
@@ -199,7 +199,7 @@ class Model(Books):
         return self._spend(job, amount, priced, "captured" if command.final else job.status)
 
     def _count(self, job: Job, priced: Priced | None, *, total: bool) -> tuple[int, ...] | None:
-        """Add what was used to what the job has counted. Of a total, only what is more than that."""
+        """Add what was used to what the job has counted; of a total, only what is more."""
         if priced is None:
             return None
         counted = job.counted if total else (0, 0, 0, 0)
@@ -210,7 +210,7 @@ class Model(Books):
     def _spend(
         self, job: Job, amount: int, priced: Priced | None, status: str, *, total: bool = False
     ) -> Answer:
-        """Capture `amount`, which the pinned slices pay first; what nothing can pay becomes debt."""
+        """Spend `amount`: the pinned slices pay first; what nothing can pay becomes debt."""
         left, from_pinned = amount, []
         for piece in job.pinned:
             part = min(left, piece.amount)
@@ -355,7 +355,7 @@ class Model(Books):
         }
 
     def _undo(self, spent: Spent, amount: int) -> tuple[list[Slice], int, int]:
-        """Take slices off a deduction from its end. Return them, the debt they cancel and repaid."""
+        """Take slices off a deduction's end. Return them, and the debt they cancel or repaid."""
         back: list[Slice] = []
         clawed = repaid = 0
         while amount:

@@ -6,7 +6,7 @@ Every question is answered by looking at all slices, and time is applied one due
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 
 from tests.domain.model_prices import ModelPrices, Priced
 
@@ -40,7 +40,7 @@ class Lot:
 
 @dataclass(eq=False)
 class Spent:
-    """One deduction: the slices that paid it, in the order they were drawn, then what became debt."""
+    """One deduction: the slices that paid, in the order they were drawn, then what became debt."""
 
     id: str
     amount: int
@@ -109,14 +109,14 @@ class Books:
         }
 
     def line(self, feature: str | None, *, any_scope: bool = False) -> list[Lot]:
-        """Return the grants that may pay, in burn-down order: sorted by the last criterion first."""
-        far = datetime.max
+        """Return the grants that may pay, in their order: sorted by the last criterion first."""
+        far = datetime.max.replace(tzinfo=UTC)
         line = [lot for lot in self.lots.values() if lot.status == "active"]
         line = [lot for lot in line if any_scope or not lot.scope or feature in lot.scope]
         line.sort(key=lambda lot: lot.effective_at)
         line.sort(key=lambda lot: lot.cost_basis if lot.cost_basis is not None else 0)
         line.sort(key=lambda lot: ["promotional", "paid"].index(lot.kind))
-        line.sort(key=lambda lot: lot.expires_at.replace(tzinfo=None) if lot.expires_at else far)
+        line.sort(key=lambda lot: lot.expires_at or far)
         line.sort(key=lambda lot: len(lot.scope) if lot.scope else 10**9)
         line.sort(key=lambda lot: lot.priority)
         return line
@@ -166,7 +166,7 @@ class Books:
         piece.place = "available" if status == "active" else status
 
     def land(self, lot: Lot) -> int:
-        """Make a grant's credits available, after they have repaid the debt. Return what they repaid."""
+        """Make a grant's credits available after they repaid the debt. Return what they repaid."""
         repaid = min(self.debt, lot.amount)
         self.debt -= repaid
         lot.status = "active"

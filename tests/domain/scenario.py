@@ -52,9 +52,9 @@ class Scenario:
             return None
         self.keys += 1
         if isinstance(step, CatalogCommand):
-            event: Event = decide_catalog(self.catalog, step)
-            evolve_catalog(self.catalog, event)
-            return event
+            put = decide_catalog(self.catalog, step)
+            evolve_catalog(self.catalog, put)
+            return put
         events = decide(self.account, step, self.now, key=f"key-{self.keys}", prices=self.catalog)
         due = len(settle(self.account, self.now)[0])
         for one in events:
@@ -80,7 +80,7 @@ class Result:
         self.scenario, self.event, self.refusal = scenario, event, refusal
 
     def then(self, kind: type[Event], **fields: Any) -> Self:
-        """Assert that the step made an event which says so; draws and returns are given as pairs."""
+        """Assert that the step made an event that says so; slices are given as pairs."""
         assert self.refusal is None, self.refusal
         assert isinstance(self.event, kind), self.event
         for field, value in fields.items():

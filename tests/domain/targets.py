@@ -13,13 +13,13 @@ from typing import Protocol
 from ledger.codec import NAME_OF, decode, encode
 from ledger.domain.account import Account, Snapshot
 from ledger.domain.catalog import Catalog, decide_catalog, evolve_catalog
-from ledger.domain.commands import CatalogCommand, Command, Settle
+from ledger.domain.commands import AccountCommand, CatalogCommand, Command, Settle
 from ledger.domain.decide import decide, recalled_by, settle
 from ledger.domain.entities import Balance, Grant, Operation
 from ledger.domain.errors import IdempotencyMismatch, LedgerError
 from ledger.domain.events import AccountEvent, Event, subject_of
 from ledger.domain.evolve import evolve
-from ledger.domain.operations import is_operation_event, recall
+from ledger.domain.operations import OperationEvent, is_operation_event, recall
 
 
 class State(Protocol):
@@ -63,7 +63,7 @@ class InMemory:
         self.account = Account()
         """Folds every event and forgets nothing."""
         self.twin = Account()
-        """Is put away as a snapshot after each command and knows no closed operation until recalled."""
+        """Is put away as a snapshot after each command, and recalls closed operations."""
         self.catalog = Catalog()
         self.stored: list[tuple[str, bytes]] = []
         self.receipts: dict[str, tuple[Command, Event]] = {}
@@ -108,20 +108,13 @@ class InMemory:
         evolve_catalog(self.catalog, event)
         return event
 
-    def _on_account(self, command: Command, key: str, now: datetime) -> Event | None:
-        assert not isinstance(command, CatalogCommand)
+    def _on_account(self, command: AccountCommand, key: str, now: datetime) -> Event | None:
         before = fingerprint(self.account)
-        try:
-            events = decide(self.account, command, now, key=key, prices=self.catalog)
-        except LedgerError as refusal:
-            events, refused = (), refusal
-            self._settling_first_is_the_same(command, key, now, refusal)
-        else:
-            refused = None
-            self._settling_first_is_the_same(command, key, now, events)
+        events = answer = self._decide(self.account, command, key, now)
         assert fingerprint(self.account) == before, "deciding changed the account"
-        if refused is not None:
-            raise refused
+        self._settling_first_is_the_same(command, key, now, answer)
+        if isinstance(events, LedgerError):
+            raise events
         self._twin_decides_the_same(command, key, now, events)
         due = settle(self.account, now)[0]
         for event in events:
@@ -132,34 +125,39 @@ class InMemory:
         self._twin_is_the_same()
         return events[-1] if len(events) > len(due) else None
 
+    def _decide(
+        self, account: Account, command: AccountCommand, key: str, now: datetime
+    ) -> tuple[AccountEvent, ...] | LedgerError:
+        try:
+            return decide(account, command, now, key=key, prices=self.catalog)
+        except LedgerError as refusal:
+            return refusal
+
     def _settling_first_is_the_same(
         self,
-        command: Command,
+        command: AccountCommand,
         key: str,
         now: datetime,
         answer: LedgerError | tuple[AccountEvent, ...],
     ) -> None:
         if not self.account.is_due(now):
             return
-        assert not isinstance(command, CatalogCommand)
         settled = self.account.fork()
         due = decide(settled, Settle(), now)
         for event in due:
             evolve(settled, event)
         assert not settled.is_due(now)
-        try:
-            after = decide(settled, command, now, key=key, prices=self.catalog)
-        except LedgerError as refusal:
-            assert isinstance(answer, type(refusal))
-            assert refusal.facts == answer.facts
+        after = self._decide(settled, command, key, now)
+        if isinstance(after, LedgerError):
+            assert isinstance(answer, type(after))
+            assert after.facts == answer.facts
         else:
             assert (*due, *after) == answer
 
     def _twin_decides_the_same(
-        self, command: Command, key: str, now: datetime, events: Sequence[AccountEvent]
+        self, command: AccountCommand, key: str, now: datetime, events: Sequence[AccountEvent]
     ) -> None:
         """Restore the twin from its snapshot, recall what the command needs, and go on with it."""
-        assert not isinstance(command, CatalogCommand)
         twin = Account.restore(self.twin.snapshot())
         name = recalled_by(command)
         if name is not None and name not in twin.operations:
@@ -176,11 +174,10 @@ class InMemory:
         assert twin.snapshot() == account.snapshot()
         assert all(account.operations[name] == twin.operations[name] for name in twin.operations)
 
-    def _events_about(self, name: str) -> list[AccountEvent]:
+    def _events_about(self, name: str) -> list[OperationEvent]:
         events = [decode(stored, state).event for stored, state in self.stored]
-        return [
-            event for event in events if subject_of(event) == name and is_operation_event(event)
-        ]
+        about = [event for event in events if is_operation_event(event)]
+        return [event for event in about if subject_of(event) == name]
 
     def _store(self, event: Event, balance: Balance | None) -> None:
         name = NAME_OF[type(event)]

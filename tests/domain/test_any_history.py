@@ -1,4 +1,4 @@
-"""Any history of commands, in memory: 4 × 1 000 of up to 50 steps each, in parts that run side by side."""
+"""Any history of commands, in memory: 4 parts, side by side, of 1 000 with up to 50 steps."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class AnyHistoryInMemory(AnyHistory):
 
 
 @pytest.fixture(name="profile")
-def _profile() -> Any:  # noqa: ANN401 - hypothesis names its settings with a metaclass
+def _profile() -> Any:
     long = settings.get_current_profile_name() == "domain-long"
     return settings.get_profile("domain-long" if long else "domain")
 

@@ -41,7 +41,7 @@ def test_of_grants_alike_in_everything_the_older_pays_first() -> None:
 
 
 def test_the_order_of_the_criteria_is_priority_scope_expiry_kind_cost_effect_age() -> None:
-    worst = {
+    worst: dict[str, Any] = {
         "priority": 2,
         "scope": (),
         "expires_at": None,
@@ -49,7 +49,7 @@ def test_the_order_of_the_criteria_is_priority_scope_expiry_kind_cost_effect_age
         "cost_basis": 2,
         "effective_at": at(-1),
     }
-    best = {
+    best: dict[str, Any] = {
         "priority": 1,
         "scope": ("image",),
         "expires_at": at(500),
@@ -76,7 +76,7 @@ def test_the_order_of_the_criteria_is_priority_scope_expiry_kind_cost_effect_age
 
 @pytest.mark.parametrize("order", list(permutations(("a", "b", "c"))))
 def test_the_order_of_arrival_does_not_matter_where_a_criterion_decides(order: list[str]) -> None:
-    terms = {"a": {"priority": 1}, "b": {"expires_at": at(50)}, "c": {}}
+    terms: dict[str, Any] = {"a": {"priority": 1}, "b": {"expires_at": at(50)}, "c": {}}
     given(*(grant(1, name, **terms[name]) for name in order)).when(reserve(3)).then(
         CreditsReserved, draws=[("a", 1), ("b", 1), ("c", 1)]
     )
