@@ -22,6 +22,7 @@ from ledger.writer import Writer, utc_now
 from tests.ledger.room import ANSWER_SECONDS, deduct, reserve
 
 SECONDS_MAX = 60
+_dice = random.Random()  # noqa: S311 - chance, not secrecy
 
 
 def run(work: Callable[..., Any], arguments: list[tuple[Any, ...]]) -> list[Any]:
@@ -61,7 +62,7 @@ def deduct_at_random(
     with Writer(store) as writer:
         for begin in range(0, count, in_flight):
             orders = [
-                deduct(1, f"{process}-{i}", f"a{random.randrange(accounts)}")
+                deduct(1, f"{process}-{i}", f"a{_dice.randrange(accounts)}")
                 for i in range(begin, min(begin + in_flight, count))
             ]
             said.update(_said(future) for future in [writer.submit(one) for one in orders])
@@ -81,7 +82,7 @@ def append_slowly(url: str, transactions: int, rows_each: int) -> list[int]:
             rows = _rows_of_a_new_stream(rows_each)
             connection.execute(LOCK)
             positions = append(connection, rows, locked=True).positions
-            connection.execute("SELECT pg_sleep(%(s)s)", {"s": random.uniform(0, 0.02)})
+            connection.execute("SELECT pg_sleep(%(s)s)", {"s": _dice.uniform(0, 0.02)})
             if i % 5 == 4:
                 connection.rollback()
             else:

@@ -13,14 +13,14 @@ HOST = "127.0.0.1"
 
 
 class Proxy:
-    """Passes everything on; with `lose_next_answer`, ends a connection instead of answering once."""
+    """Passes everything on; after `lose_next_answer`, ends a connection instead of answering."""
 
     def __init__(self, url: str) -> None:
         parts = conninfo_to_dict(url)
         self._port = int(str(parts["port"]))
         self._listener = socket.create_server((HOST, 0))
         port = self._listener.getsockname()[1]
-        self.url = make_conninfo(**{**parts, "host": HOST, "port": port})  # type: ignore[arg-type]
+        self.url = make_conninfo(**{**parts, "host": HOST, "port": port})
         self._losing = threading.Event()
         self.lost = threading.Event()
         self._sockets: list[socket.socket] = []

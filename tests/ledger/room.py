@@ -1,4 +1,4 @@
-"""What the tests of the ledger share: a clock that is set by hand, and short ways to ask a writer."""
+"""What the tests of the ledger share: a clock set by hand, and short ways to ask a writer."""
 
 from __future__ import annotations
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
@@ -43,21 +42,19 @@ def snapshot_version(owner: psycopg.Connection[Any], account: str) -> int:
 
 def at_random(writer: Writer, clock: Clock, seed: int, steps: int) -> None:
     """Do this and that on account a; what is refused is refused."""
-    dice = random.Random(seed)
+    dice = random.Random(seed)  # noqa: S311 - chance, not secrecy
     ask(writer, opened(credits_given=1_000))
     for i in range(steps):
         name = f"r{dice.randrange(steps)}"
-        command: Command = dice.choice(
-            [
-                GrantCredits(amount=dice.randrange(1, 50), kind="paid", priority=dice.randrange(9)),
-                Reserve(id=name, charge=Charge(amount=dice.randrange(30)), ttl_seconds=30),
-                Deduct(id=f"d{i}", charge=Charge(amount=dice.randrange(20))),
-                Release(reservation=name),
-                Extend(reservation=name, amount=1, ttl_seconds=60),
-                Refund(deduction=f"d{dice.randrange(steps)}"),
-            ]
-        )
-        ask(writer, [order(command, f"k{i}")])
+        commands: list[Command] = [
+            GrantCredits(amount=dice.randrange(1, 50), kind="paid", priority=dice.randrange(9)),
+            Reserve(id=name, charge=Charge(amount=dice.randrange(30)), ttl_seconds=30),
+            Deduct(id=f"d{i}", charge=Charge(amount=dice.randrange(20))),
+            Release(reservation=name),
+            Extend(reservation=name, amount=1, ttl_seconds=60),
+            Refund(deduction=f"d{dice.randrange(steps)}"),
+        ]
+        ask(writer, [order(dice.choice(commands), f"k{i}")])
         clock.wait(dice.randrange(3))
 
 
@@ -90,7 +87,7 @@ def test_a_snapshot_of_another_format_or_that_cannot_be_read_is_ignored(
     writer = new_writer(snapshot_every=2)
     ask(writer, [*opened(), deduct(1, "d")])
     until(lambda: snapshot_version(owner, "a"))
-    owner.execute(spoil)  # type: ignore[call-overload]
+    owner.execute(spoil)
     assert new_writer().view(TENANT, "a").result(10) == writer.view(TENANT, "a").result(10)
 
 
@@ -111,7 +108,7 @@ def test_a_hundred_accounts_are_right_in_a_cache_for_ten(new_writer: NewWriter) 
     writer = new_writer(account_cache_max=10, snapshot_every=5, batch_max=30)
     names = [f"a{i}" for i in range(100)]
     ask(writer, [one for name in names for one in opened(name, 1_000)])
-    dice = random.Random(1)
+    dice = random.Random(1)  # noqa: S311 - chance, not secrecy
     spent = dict.fromkeys(names, 0)
     for round_ in range(10):
         chosen = [dice.choice(names) for _ in range(100)]
@@ -180,7 +177,7 @@ class OverTheStore:
 
 
 @pytest.fixture
-def pair(new_writer: NewWriter) -> Iterator[tuple[Writer, ...]]:
+def pair(new_writer: NewWriter) -> tuple[Writer, ...]:
     return tuple(new_writer(snapshot_every=3, account_cache_max=2) for _ in range(2))
 
 

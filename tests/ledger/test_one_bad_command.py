@@ -34,11 +34,14 @@ from scrip.embedded import DatabaseUrls
 from tests.ledger.conftest import NewWriter
 from tests.ledger.room import TENANT, Clock, ask, deduct, opened, order, put, reserve
 
-LAST = "SELECT hash FROM scrip.ledger_events WHERE originator_id = %(s)s AND originator_version = %(v)s"
+LAST = """
+SELECT hash FROM scrip.ledger_events
+WHERE originator_id = %(s)s AND originator_version = %(v)s
+"""
 
 
 def append_raw(
-    database: DatabaseUrls, clock: Clock, version: int, name: str, state: bytes, key: str
+    database: DatabaseUrls, clock: Clock, *, name: str, state: bytes, key: str, version: int = 3
 ) -> None:
     """Append a row to account a, as a process of another version of Scrip would."""
     stream = stream_id(TENANT, "a")
@@ -71,7 +74,7 @@ def test_an_account_with_newer_events_is_refused_and_no_other(
     name: str, state: bytes, writer: Writer, database: DatabaseUrls, clock: Clock
 ) -> None:
     ask(writer, [*opened("a"), *opened("b")])
-    append_raw(database, clock, 3, name, state, "newer")
+    append_raw(database, clock, name=name, state=state, key="newer")
     asked = [
         deduct(1, "d"),
         deduct(1, "d", "b"),
@@ -100,7 +103,7 @@ def test_an_account_with_a_broken_event_is_refused_and_no_other(
 ) -> None:
     """It ended the writer, for everybody, and again after every restart."""
     ask(writer, [*opened("a"), *opened("b")])
-    append_raw(database, clock, 3, name, state, "broken")
+    append_raw(database, clock, name=name, state=state, key="broken")
     for _ in range(2):
         answers = ask(writer, [deduct(1, "d"), deduct(1, "d", "b"), order(PutAccount(), "broken")])
         assert isinstance(answers[0], InternalError)

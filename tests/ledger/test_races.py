@@ -89,7 +89,7 @@ def test_two_processes_on_a_hundred_shared_accounts_lose_nothing_and_refuse_noth
 def test_who_follows_the_positions_misses_no_event_of_slow_writers(
     database: DatabaseUrls, writer: Writer, store: Store
 ) -> None:
-    """Positions become visible in their own order, whatever commits when and what is rolled back."""
+    """Positions become visible in their order, whatever commits when, whatever is rolled back."""
     ask(writer, opened("a0", 1_000_000))
     seen: list[Recorded] = store.events_after(0, 100)
     done = threading.Event()

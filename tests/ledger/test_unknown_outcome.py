@@ -85,11 +85,11 @@ def test_a_backend_that_is_terminated_while_it_appends_costs_one_retry(
         owner.execute(LOCK)
         future = writer.submit(deduct(1, "d"))
         with psycopg.connect(postgres_server.superuser_url, autocommit=True) as superuser:
-            found: list[Any] = []
-            until(
-                lambda: found.extend(superuser.execute(WAITING, {"name": database.name})) or found
-            )
-            superuser.execute(TERMINATE, {"pid": found[0][0]})
+            name = {"name": database.name}
+            until(lambda: superuser.execute(WAITING, name).fetchone())
+            waiting = superuser.execute(WAITING, name).fetchone()
+            assert waiting is not None
+            superuser.execute(TERMINATE, {"pid": waiting[0]})
     assert not future.result(20).replayed
     assert writer.stats.failures == 1
     assert writer.view(TENANT, "a").result(10).balance.consumed == 1
@@ -138,6 +138,11 @@ class Load:
         for thread in self._threads:
             thread.start()
 
+    def go_on(self) -> None:
+        """Wait until some more is acknowledged."""
+        before = len(self.acknowledged)
+        until(lambda: len(self.acknowledged) > before + 200, 30)
+
     def stop(self) -> None:
         self._stop.set()
         for thread in self._threads:
@@ -168,13 +173,11 @@ def test_a_server_killed_under_load_loses_and_repeats_nothing(tmp_path: Path) ->
             ask(writer, [one for i in range(4) for one in opened(f"a{i}", 1_000_000)])
             load = Load(writer, callers=16)
             for _ in range(3):
-                before = len(load.acknowledged)
-                until(lambda before=before: len(load.acknowledged) > before + 200, 30)
+                load.go_on()
                 os.kill(server.pid, signal.SIGKILL)
                 server.stop()
                 server.start()
-            before = len(load.acknowledged)
-            until(lambda: len(load.acknowledged) > before + 200, 30)
+            load.go_on()
             load.stop()
             assert writer.stats.failures > 0
         for i in range(4):
