@@ -8,11 +8,12 @@ from typing import Annotated, Literal
 
 from msgspec import UNSET, Meta, UnsetType
 
-from api.answers import AccountAnswer, AccountDetail, AccountEntry, BalanceAnswer
+from api.answers import AccountAnswer
 from api.fields import AmountOrZero, Metadata, Reason, Text, millionths
 from api.looking import find, looking, opened
 from api.paging import Listed, PageQuery, Position, bad_cursor, list_of, listed
 from api.problems import ProjectionBehind
+from api.read_answers import AccountDetail, AccountEntry, BalanceAnswer
 from api.receipts import balance_members, balance_parts
 from api.routes import READERS, SPENDERS, WRITE_REFUSALS, Asked, Call, Read, Write
 from ledger.domain.commands import PutAccount

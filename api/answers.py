@@ -28,7 +28,10 @@ Cursor = Annotated[
 
 
 class BalanceParts(Struct, kw_only=True):
-    """Where the credits are: granted = available + pending + reserved + consumed + expired + revoked."""
+    """Where the credits are.
+
+    granted = available + pending + reserved + consumed + expired + revoked, with `debt` beside it.
+    """
 
     granted: Decimals
     available: Decimals
@@ -40,14 +43,6 @@ class BalanceParts(Struct, kw_only=True):
     debt: Annotated[Decimals, Meta(description="Owed: later grants repay it first.")]
     overdraft_reserved: Annotated[Decimals, Meta(description="Set aside beyond the grants.")]
     overdraft_limit: Decimals
-
-
-class BalanceAnswer(BalanceParts, kw_only=True):
-    """An account's balance at a moment."""
-
-    account: str
-    position: Position
-    as_of: datetime
 
 
 class Slice(Struct):
@@ -118,23 +113,11 @@ class AccountAnswer(AccountOut, kw_only=True):
     balance: BalanceParts
 
 
-class AccountEntry(AccountOut, kw_only=True):
-    """An account, with its balance."""
-
-    opened_at: datetime
-    updated_at: datetime
-    balance: BalanceParts
-
-
-class AccountDetail(AccountEntry, kw_only=True):
-    """An account, with its balance at a moment."""
-
-    position: Position
-    as_of: datetime
-
-
 class GrantOut(Struct, kw_only=True):
-    """Credits given in one lot: amount = available + pending + reserved + consumed + expired + revoked."""
+    """Credits given in one lot.
+
+    amount = available + pending + reserved + consumed + expired + revoked.
+    """
 
     id: str
     account: str
@@ -156,22 +139,6 @@ class GrantOut(Struct, kw_only=True):
     metadata: dict[str, str]
 
 
-class GrantEntry(GrantOut, kw_only=True):
-    """A grant, and who gave it."""
-
-    clawed_back: bool
-    granted_by: Annotated[str, Meta(examples=["key:key_4fTz"])]
-    granted_at: datetime
-    reason: str | None
-
-
-class GrantDetail(GrantEntry, kw_only=True):
-    """A grant at a moment."""
-
-    position: Position
-    as_of: datetime
-
-
 class GrantAnswer(GrantOut, kw_only=True):
     """A grant, given."""
 
@@ -181,7 +148,7 @@ class GrantAnswer(GrantOut, kw_only=True):
 
 
 class RevocationAnswer(Struct, kw_only=True):
-    """A grant, taken back: `amount` was unspent; `debt` is what was spent of it, after a clawback."""
+    """A grant, taken back: `amount` was unspent; after a clawback, `debt` is what was spent."""
 
     grant: str
     account: str
@@ -194,7 +161,7 @@ class RevocationAnswer(Struct, kw_only=True):
 
 
 class ReservationState(Struct, kw_only=True):
-    """Where a reservation stands. `draws` and `overdraft` are what is still set aside: `remaining`."""
+    """Where a reservation stands. remaining = draws + overdraft: what is still set aside."""
 
     id: str
     account: str
@@ -215,20 +182,6 @@ class ReservationOut(ReservationState, kw_only=True):
     actor: str | None
     job: str | None
     metadata: dict[str, str]
-
-
-class ReservationEntry(ReservationOut, kw_only=True):
-    """A reservation, and when it was made."""
-
-    created_at: datetime
-    updated_at: datetime
-
-
-class ReservationDetail(ReservationEntry, kw_only=True):
-    """A reservation at a moment."""
-
-    position: Position
-    as_of: datetime
 
 
 class ReservationAnswer(ReservationOut, kw_only=True):
@@ -327,7 +280,7 @@ class AdjustmentAnswer(Struct, kw_only=True):
 
 
 class FeatureOut(Struct, kw_only=True):
-    """One version of a feature: what it is called, and what one unit costs (null: no unit price)."""
+    """One version of a feature, and what one unit of it costs (null: it has no unit price)."""
 
     feature: str
     version: int
@@ -377,72 +330,6 @@ class QuoteAnswer(Struct, kw_only=True):
 
     amount: Decimals
     price: PriceOut | None
-
-
-class UsageEntry(Struct, kw_only=True):
-    """One deduction: what was spent, on what, by whom. amount = what grants paid + debt."""
-
-    deduction: str
-    reservation: str | None
-    amount: Decimals
-    debt: Decimals
-    refunded: Decimals
-    feature: str | None
-    model: str | None
-    quantity: Decimals | None
-    usage: UsageOut | None
-    price: PriceOut | None
-    actor: str | None
-    job: str | None
-    metadata: dict[str, str]
-    occurred_at: datetime | None
-    recorded_at: datetime
-    position: Position
-
-
-class UsageSums(Struct, kw_only=True):
-    """Sums over deductions."""
-
-    amount: Decimals
-    refunded: Decimals
-    quantity: Decimals
-    input_tokens: int
-    output_tokens: int
-    cached_input_tokens: int
-    count: Annotated[int, Meta(description="Deductions.")]
-
-
-class UsageGroupOut(UsageSums, kw_only=True):
-    """The sums of one hour or day (`start`), or of one feature, model or actor (`name`)."""
-
-    start: datetime | None
-    name: str | None
-
-
-class UsageReport(Struct, kw_only=True):
-    """Usage in groups, which add up to `total`. Groups without usage are left out."""
-
-    group_by: Literal["hour", "day", "feature", "model", "actor"]
-    time_zone: str
-    data: list[UsageGroupOut]
-    total: UsageSums
-    position: Position
-    as_of: datetime
-
-
-class EventOut(Struct, kw_only=True):
-    """One event of the ledger: who did what to which account, when and why."""
-
-    position: Position
-    account: Annotated[str | None, Meta(description="null: the tenant's catalog.")]
-    version: Annotated[int, Meta(description="Place in the account's own events, from 1.")]
-    name: Annotated[str, Meta(examples=["credits.reserved.v1"])]
-    recorded_at: datetime
-    occurred_at: datetime | None
-    actor: Annotated[str, Meta(description="On whose authority.", examples=["key:key_4f…"])]
-    reason: str | None
-    key: Annotated[str | None, Meta(description="The Idempotency-Key of the command.")]
-    data: Annotated[dict[str, Any], Meta(description="The event itself; see docs/events.md.")]
 
 
 class BatchItem(Struct, kw_only=True):

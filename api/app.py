@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 from typing import Final
 
 import structlog
@@ -17,8 +18,20 @@ from starlette.responses import Response
 from starlette.routing import Route as PathRoute
 from starlette.types import ASGIApp
 
-from api import accounts, adjustments, audit, batch, catalog, deductions, grants, health
-from api import problems, quotes, reservations, usage
+from api import (
+    accounts,
+    adjustments,
+    audit,
+    batch,
+    catalog,
+    deductions,
+    grants,
+    health,
+    problems,
+    quotes,
+    reservations,
+    usage,
+)
 from api.auth import Keys
 from api.crossing import Crossing
 from api.edge import Edge, trace_of
@@ -133,7 +146,7 @@ async def _refused(request: Request, error: Exception) -> Response:
 
 async def _not_routed(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    if error.status_code == 405:  # noqa: PLR2004 - the routes that FastAPI itself has
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:  # On the route that FastAPI itself has.
         return _problem(request, problems.MethodNotAllowed(allow="GET"))
     return _problem(request, problems.RouteNotFound())
 

@@ -7,11 +7,11 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from api.answers import EventOut
 from api.fields import Moment, Name, Text, moment
 from api.looking import is_due, looking
 from api.paging import Listed, PageQuery, bad_cursor, list_of, listed
 from api.problems import ProjectionBehind
+from api.read_answers import EventOut
 from api.routes import ADMIN, READERS, Call, Read
 from ledger.domain.errors import AccountNotFound, Overloaded, StoreUnavailable
 from ledger.records import Recorded

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated, Any, Final, Union
 
 import msgspec
 from msgspec import Meta, Raw, Struct
 
 from api import problems
-from api.adjustments import CREATE_ADJUSTMENT
 from api.accounts import PUT_ACCOUNT
+from api.adjustments import CREATE_ADJUSTMENT
 from api.answers import BatchItem
-from api.deductions import CREATE_DEDUCTION, CREATE_REFUND
 from api.decoding import Decoder, check_syntax
+from api.deductions import CREATE_DEDUCTION, CREATE_REFUND
 from api.endpoint import NO_STORE, REPLAYED, check_names
 from api.fields import IdempotencyKey, Name
 from api.grants import CREATE_GRANT, REVOKE_GRANT
-from api.problems import Forbidden, InvalidRequest, MalformedRequest
+from api.problems import Forbidden
 from api.receipts import receipt
 from api.reservations import CAPTURE, CREATE_RESERVATION, EXTEND, RELEASE
 from api.routes import SPENDERS, Ask, Asked, Call, Reply, Write
@@ -74,7 +73,10 @@ class BatchIn(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class BatchDescription(Struct, frozen=True, kw_only=True):
     """Up to 1 000 commands, done in this order. A bad one does not touch the others."""
 
-    commands: Annotated[list[AnyItem], Meta(min_length=1, max_length=COMMANDS_MAX)]
+    commands: Annotated[
+        list[AnyItem],  # type: ignore[valid-type]
+        Meta(min_length=1, max_length=COMMANDS_MAX),
+    ]
 
 
 class BatchResults(Struct, kw_only=True):

@@ -19,7 +19,7 @@ from api.answers import (
     RefundPolicyOut,
 )
 from api.fields import AmountOrZero, Reason, Text, millionths
-from api.paging import CursorIn, Limit
+from api.paging import PAGE_DEFAULT, CursorIn, Limit, bad_cursor
 from api.receipts import feature_members, rate_card_members
 from api.routes import ADMIN, READERS, WRITE_REFUSALS, Asked, Call, Read, Write
 from ledger.domain.commands import SetFeature, SetRateCard, SetRefundPolicy
@@ -33,7 +33,6 @@ from ledger.domain.errors import (
 from ledger.domain.events import FeatureSet, RateCardSet
 from ledger.domain.values import REGRANT_DAYS_MAX
 from projections.cursors import InvalidCursor, Page, decode_cursor, page
-from api.paging import PAGE_DEFAULT, bad_cursor
 
 MODELS_MAX = 500
 VERSION_MAX = 2**31
@@ -47,7 +46,7 @@ class FeatureIn(Asked, frozen=True, kw_only=True):
     name: Text
     unit: Text = "unit"
     unit_price: Annotated[
-        AmountOrZero | None | UnsetType,
+        AmountOrZero | UnsetType | None,
         Meta(description="0 is a price: free. Without one, a quantity cannot be priced."),
     ] = UNSET
     reason: Reason | None = None
@@ -185,7 +184,9 @@ async def _read_rate_card(call: Call, query: OneVersion) -> RateCardOut:
 async def _list_features(call: Call, query: EntriesPage) -> FeatureList:
     catalog = await call.room.ledger.catalog(call.tenant)
     found = _page("features", dict(catalog.features), query)
-    return FeatureList(data=[_feature(entry) for entry in found.data], next_cursor=found.next_cursor)
+    return FeatureList(
+        data=[_feature(entry) for entry in found.data], next_cursor=found.next_cursor
+    )
 
 
 async def _list_rate_cards(call: Call, query: EntriesPage) -> RateCardList:
@@ -199,7 +200,9 @@ async def _list_feature_versions(call: Call, query: EntriesPage) -> FeatureList:
     catalog = await call.room.ledger.catalog(call.tenant)
     versions = catalog.features.get(call.path["feature"], ())
     found = _versions("feature-versions", versions, query)
-    return FeatureList(data=[_feature(entry) for entry in found.data], next_cursor=found.next_cursor)
+    return FeatureList(
+        data=[_feature(entry) for entry in found.data], next_cursor=found.next_cursor
+    )
 
 
 async def _list_rate_card_versions(call: Call, query: EntriesPage) -> RateCardList:

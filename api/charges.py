@@ -1,4 +1,4 @@
-"""What a command asks to be paid, in a body: an amount, a quantity of a feature, tokens of a model."""
+"""What a command asks to be paid, in a body: an amount, a quantity, or the tokens of a model."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Where the event loop meets the writer's thread: the only place of the room that both touch.
 
-Whoever asks may go away: what the writer has accepted is done all the same, and nobody is told twice.
+Whoever asks may go away: what the writer has accepted is done all the same.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import Any, TypeVar
+from typing import Any
 
 from ledger.batch import Answer
 from ledger.domain.catalog import Catalog
@@ -17,8 +17,6 @@ from ledger.domain.entities import Charge, Price
 from ledger.domain.errors import LedgerError
 from ledger.records import Order, Outcome, View
 from ledger.writer import Writer
-
-T = TypeVar("T")
 
 
 class Crossing:
@@ -41,21 +39,27 @@ class Crossing:
 
     async def commands(self, orders: Sequence[Order]) -> list[Answer]:
         """Have commands done, in their order. Raises Overloaded, and then none was taken."""
-        return await self._await(
-            lambda answered: self.writer.submit_many(orders, answered)  # type: ignore[arg-type]
+        answers: list[Answer] = await self._await(
+            lambda answered: self.writer.submit_many(orders, answered)
         )
+        return answers
 
     async def view(self, tenant: str, account: str) -> View:
         """Return the account as the ledger has it now."""
-        return await self._await(_resolved(self.writer.view, tenant, account))
+        view: View = await self._await(_resolved(self.writer.view, tenant, account))
+        return view
 
     async def catalog(self, tenant: str) -> Catalog:
         """Return the tenant's catalog as the ledger has it now."""
-        return await self._await(_resolved(self.writer.catalog, tenant))
+        catalog: Catalog = await self._await(_resolved(self.writer.catalog, tenant))
+        return catalog
 
     async def quote(self, tenant: str, charge: Charge) -> tuple[int, Price | None]:
         """Return what a charge would cost now."""
-        return await self._await(_resolved(self.writer.quote, tenant, charge))
+        quote: tuple[int, Price | None] = await self._await(
+            _resolved(self.writer.quote, tenant, charge)
+        )
+        return quote
 
     async def _await(self, ask: Callable[[Callable[[Any], None]], None]) -> Any:
         loop = self._loop = asyncio.get_running_loop()
@@ -69,7 +73,7 @@ class Crossing:
     def _arrive(
         self, loop: asyncio.AbstractEventLoop, waiting: asyncio.Future[Any], answer: Any
     ) -> None:
-        """Hand an answer over, from the writer's thread: one wake-up for all that arrive together."""
+        """Hand an answer over, from the writer's thread; one wake-up does for many."""
         self._arrived.append((waiting, answer))
         if self._waking:
             return  # `_hand_out` has not begun: it will find this answer too.
@@ -90,7 +94,7 @@ class Crossing:
 def _resolved(
     ask: Callable[..., Future[Any]], *parameters: object
 ) -> Callable[[Callable[[Any], None]], None]:
-    """Turn what answers with a thread's future into what calls back with its answer or its refusal."""
+    """Turn what answers with a thread's future into what calls back with the answer."""
 
     def begin(answered: Callable[[Any], None]) -> None:
         def done(future: Future[Any]) -> None:

@@ -57,9 +57,10 @@ class Decoder(Generic[T]):
 
 
 def check_syntax(body: bytes, *, check_texts: bool = True) -> None:
-    """Refuse what is not strict JSON: MalformedRequest for bytes, InvalidRequest for strange values.
+    """Refuse what is not strict JSON, as MalformedRequest; and strange values, as InvalidRequest.
 
-    Strange are numbers that are none (NaN) and texts that no database can hold (NUL, half characters).
+    Strange are numbers that are none (NaN), and texts that no database can hold (NUL, half a
+    character).
     """
     try:
         text = body.decode()
@@ -102,8 +103,8 @@ def _refuse_strange(value: Any, *, check_texts: bool) -> None:
         if isinstance(scalar, _Constant):
             raise invalid(field or "body", "invalid", "must be a finite number")
         if check_texts and isinstance(scalar, str) and not is_storable(scalar):
-            field = field.encode("ascii", "backslashreplace").decode()
-            raise invalid(field or "body", "invalid", "must not hold NUL or half a character")
+            place = field.encode("ascii", "backslashreplace").decode()
+            raise invalid(place or "body", "invalid", "must not hold NUL or half a character")
 
 
 def is_storable(text: str) -> bool:

@@ -89,8 +89,8 @@ CREATE_REFUND = Write(
     name="create_refund",
     tag="deductions",
     summary="Give spent credits back, into the grants that paid",
-    details="`deduction` is the id of a direct deduction, or what a capture answered as `deduction`."
-    " Refunds of one deduction never exceed it.",
+    details="`deduction` is the id of a direct deduction, or the `deduction` that a capture"
+    " answered. Refunds of one deduction never exceed it.",
     roles=SPENDERS,
     refusals=(
         AccountNotFound,

@@ -1,7 +1,7 @@
 """The outermost layer: what is the same for every request, whatever becomes of it.
 
-Each gets a request id, safe headers, one line in the log, and a place in the metrics. A bug ends the
-request with a 500 that tells nothing, and a log line that tells everything.
+Each gets a request id, safe headers, one line in the log, and a place in the metrics. A bug ends
+the request with a 500 that tells nothing, and a log line that tells everything.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class Edge:
 
         try:
             await self.app(scope, receive, sending)
-        except Exception:  # noqa: BLE001 - the last place where a bug can be told of
+        except Exception:
             log.exception("request.crashed", request_id=trace.request_id, route=trace.route)
             if not trace.status:
                 trace.code = InternalError.code

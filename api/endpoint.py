@@ -1,13 +1,14 @@
-"""How a route is answered. The checks run in one order, so that every request has one answer:
+"""How a route is answered, and in which order a request is checked: the answer is always one.
 
-path and method (404, 405), key and role (401, 403), names in the path and query parameters (422),
-Idempotency-Key (400), encoding, type and size of the body (415, 413), its syntax (400), its fields
-(422); then the ledger decides.
+The order: path and method (404, 405), key and role (401, 403), names in the path and query
+parameters (422), Idempotency-Key (400), encoding, type and size of the body (415, 413), its syntax
+(400), its fields (422); then the ledger decides.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
@@ -31,7 +32,7 @@ from api.routes import Ask, Call, Nothing, Read, Reply, Room, Route, Write
 from ledger.domain.values import is_name
 from ledger.records import Order, Outcome
 
-KEY_MAX: Final = 255
+_KEY = re.compile(rb"[!-~]{1,255}")
 NO_STORE: Final = (b"cache-control", b"no-store")
 REVALIDATE: Final = (b"cache-control", b"private, no-cache")
 REPLAYED: Final = (b"idempotent-replayed", b"true")
@@ -126,7 +127,7 @@ class Resource:
         self._allow = ", ".join(sorted(self._routes))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request. Refusals are raised, for the one place that makes problems of them."""
+        """Answer one request. Refusals are raised: one place makes problems of them."""
         trace = trace_of(scope)
         trace.route = self.path
         if scope["method"] not in self._routes:
@@ -174,12 +175,11 @@ def reply_to(outcome: Outcome) -> Reply:
 
 
 def check_names(path: dict[str, str]) -> None:
-    """Refuse names in the path that no thing can have. A deduction's may end in `~1`, `~2`, …"""
+    """Refuse names that no thing can have. A deduction's may end in `~` and a number."""
     for part, name in path.items():
         stem, mark, number = name.partition("~")
-        if part == "deduction" and mark and number.isascii() and number.isdigit():
-            name = stem
-        if not is_name(name):
+        of_capture = part == "deduction" and mark and number.isascii() and number.isdigit()
+        if not is_name(stem if of_capture else name):
             raise invalid(part, "invalid", NAME_RULE)
 
 
@@ -189,7 +189,7 @@ def idempotency_key(headers: Headers) -> str:
     if len(values) != 1:
         raise IdempotencyKeyRequired
     key: bytes = values[0]
-    if not 1 <= len(key) <= KEY_MAX or not all(0x21 <= byte <= 0x7E for byte in key):
+    if _KEY.fullmatch(key) is None:
         raise IdempotencyKeyRequired
     return key.decode("ascii")
 
@@ -224,7 +224,9 @@ async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes | None:
 
 def _is_json(headers: Headers) -> bool:
     values = _values(headers, b"content-type")
-    return len(values) == 1 and values[0].lower().replace(b" ", b"").replace(b'"', b"") in JSON_TYPES
+    if len(values) != 1:
+        return False
+    return values[0].lower().replace(b" ", b"").replace(b'"', b"") in JSON_TYPES
 
 
 def _values(headers: Headers, name: bytes) -> list[bytes]:

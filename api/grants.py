@@ -7,11 +7,22 @@ from typing import Annotated
 
 from msgspec import UNSET, Meta, Struct, UnsetType, structs
 
-from api.answers import GrantAnswer, GrantDetail, GrantEntry, RevocationAnswer
-from api.fields import Amount, AmountOrZero, Metadata, Moment, Name, Reason, Text, millionths, moment
+from api.answers import GrantAnswer, RevocationAnswer
+from api.fields import (
+    Amount,
+    AmountOrZero,
+    Metadata,
+    Moment,
+    Name,
+    Reason,
+    Text,
+    millionths,
+    moment,
+)
 from api.looking import Look, find, is_due, looking, opened
 from api.paging import Listed, PageQuery, Position, bad_cursor, list_of, listed
 from api.problems import ProjectionBehind
+from api.read_answers import GrantDetail, GrantEntry
 from api.receipts import source_out
 from api.routes import ADMIN, READERS, SPENDERS, WRITE_REFUSALS, Asked, Call, Read, Write
 from ledger.domain.commands import GrantCredits, RevokeGrant
@@ -50,9 +61,9 @@ class GrantIn(Asked, frozen=True, kw_only=True):
     id: Annotated[Name | None, Meta(description="Your own id; else one is made.")] = None
     amount: Amount
     kind: GrantKind
-    priority: Annotated[
-        int, Meta(ge=0, le=PRIORITY_MAX, description="Lower is spent first.")
-    ] = PRIORITY_DEFAULT
+    priority: Annotated[int, Meta(ge=0, le=PRIORITY_MAX, description="Lower is spent first.")] = (
+        PRIORITY_DEFAULT
+    )
     scope: Annotated[
         list[Name],
         Meta(max_length=SCOPE_MAX, description="Pays for these features only; empty: for all."),
@@ -185,7 +196,7 @@ CREATE_GRANT = Write(
     name="create_grant",
     tag="grants",
     summary="Give credits",
-    details="Debt is repaid first. A grant that is effective in the future is `pending` until then.",
+    details="Debt is repaid first. A grant that is effective in the future is `pending` till then.",
     roles=SPENDERS,
     refusals=(AccountNotFound, GrantExists, LimitReached, InvalidCommand, *WRITE_REFUSALS),
     op="grant",
@@ -199,8 +210,8 @@ REVOKE_GRANT = Write(
     name="revoke_grant",
     tag="grants",
     summary="Take back what is unspent of a grant",
-    details="With `clawback`, what was spent of it becomes debt, and so does what is still set aside"
-    " once it is spent.",
+    details="With `clawback`, what was spent of it becomes debt, and so does what is still set"
+    " aside once it is spent.",
     roles=ADMIN,
     refusals=(AccountNotFound, GrantNotFound, GrantClosed, *WRITE_REFUSALS),
     op="revoke",

@@ -1,7 +1,7 @@
-"""Reading the tables: from which position on, on which connection, and what to do when they are behind.
+"""Reading the tables: from which position on, and what to do when they are behind.
 
-A read that does not find what it is asked for asks the ledger how far the account has come, waits for
-that, and looks again: what has just been written is never reported as missing.
+A read that does not find what it is asked for asks the ledger how far the account has come, waits
+for that, and looks again: what has just been written is never reported as missing.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
-"""The description of the API in OpenAPI 3.1, made from the same records that the routes are made of."""
+"""The description of the API in OpenAPI 3.1, made from the records that the routes are made of."""
 
 from __future__ import annotations
 
 import inspect
 import re
 from collections.abc import Iterable, Sequence
+from http import HTTPStatus
 from typing import Any, Final
 
 import msgspec
@@ -33,12 +34,12 @@ PROBLEM: Final = "application/problem+json"
 ABOUT: Final = """\
 Credits for products that sell generations: reserve, generate, capture.
 
-Amounts are decimal strings with at most 6 places (numbers are taken where they are exact). Times are
-RFC 3339 in UTC. Positions are strings: give the `position` that a write answered to a read, and the read
-includes that write. Lists go on with `next_cursor` until it is null. Unknown fields and parameters are
-errors. Whatever changes something takes an `Idempotency-Key`, unique per account for ever: the same
-key with the same content answers the same again, with `Idempotent-Replayed: true`. Every answer has an
-`X-Request-Id`.
+Amounts are decimal strings with at most 6 places (numbers are taken where they are exact). Times
+are RFC 3339 in UTC. Positions are strings: give the `position` that a write answered to a read, and
+the read includes that write. Lists go on with `next_cursor` until it is null. Unknown fields and
+parameters are errors. Whatever changes something takes an `Idempotency-Key`, unique per account for
+ever: the same key with the same content answers the same again, with `Idempotent-Replayed: true`.
+Every answer has an `X-Request-Id`.
 """
 TAGS: Final = {
     "accounts": "One balance each.",
@@ -70,6 +71,12 @@ HEADERS: Final = {
 REPLAYED_HEADER: Final = {
     "description": "`true` if this is the first answer again.",
     "schema": {"type": "string", "enum": ["true"]},
+}
+RETRY_AFTER: Final = {
+    "Retry-After": {
+        "description": "Seconds to wait before asking again.",
+        "schema": {"type": "integer"},
+    }
 }
 LOCATION_HEADER: Final = {
     "description": "Where what was made can be read, if it can.",
@@ -103,8 +110,8 @@ def describe(routes: Sequence[Route], version: str) -> dict[str, Any]:
         },
         "security": [{"key": []}],
     }
-    plain: dict[str, Any] = msgspec.to_builtins(described)
-    return plain
+    as_sent: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(described))
+    return as_sent
 
 
 def _components(routes: Iterable[Route]) -> dict[str, Any]:
@@ -233,7 +240,7 @@ def _successes(route: Route) -> dict[str, Any]:
         headers["Idempotent-Replayed"] = REPLAYED_HEADER
     responses = {}
     for status in statuses:
-        extra = {"Location": LOCATION_HEADER} if status == 201 else {}  # noqa: PLR2004 - created
+        extra = {"Location": LOCATION_HEADER} if status == HTTPStatus.CREATED else {}
         responses[str(status)] = {
             "description": inspect.cleandoc(_answers(route)[0].__doc__ or "")
             if route.answer is not str
@@ -261,7 +268,7 @@ def _content(route: Route) -> dict[str, Any]:
 
 
 def refusals_of(route: Route) -> tuple[type[LedgerError], ...]:
-    """Return every way in which a request to this route can be refused, checks and bugs included."""
+    """Return every way in which a request to this route can be refused, bugs included."""
     found: list[type[LedgerError]] = []
     if route.roles is not None:
         found += [Unauthenticated, StoreUnavailable]
@@ -284,7 +291,7 @@ def _problems(route: Route) -> dict[str, Any]:
     return {
         str(status): {
             "description": " ".join(f"`{code}`: {_message(kinds[code])}" for code in kinds),
-            "headers": {**HEADERS, **({"Retry-After": _RETRY_AFTER} if status == 503 else {})},  # noqa: PLR2004
+            "headers": HEADERS | (RETRY_AFTER if status == HTTPStatus.SERVICE_UNAVAILABLE else {}),
             "content": {
                 PROBLEM: {
                     "schema": {"$ref": REF.format(name="Problem")},
@@ -294,12 +301,6 @@ def _problems(route: Route) -> dict[str, Any]:
         }
         for status, kinds in sorted(by_status.items())
     }
-
-
-_RETRY_AFTER: Final = {
-    "description": "Seconds to wait before asking again.",
-    "schema": {"type": "integer"},
-}
 
 
 def _message(refusal: type[LedgerError]) -> str:

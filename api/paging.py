@@ -9,6 +9,8 @@ from typing import Annotated, Any, Final, TypeVar
 import msgspec
 from msgspec import Meta, Struct
 
+from api.answers import Cursor
+from api.answers import Position as PositionText
 from api.problems import InvalidRequest, invalid
 from projections.cursors import InvalidCursor
 
@@ -58,20 +60,13 @@ class Listed(Struct, frozen=True, kw_only=True):
     as_of: datetime
 
 
-def listed(
-    data: Iterable[Any], next_cursor: str | None, position: int, as_of: datetime
-) -> Listed:
+def listed(data: Iterable[Any], next_cursor: str | None, position: int, as_of: datetime) -> Listed:
     """Return a page."""
-    return Listed(
-        data=list(data), next_cursor=next_cursor, position=str(position), as_of=as_of
-    )
+    return Listed(data=list(data), next_cursor=next_cursor, position=str(position), as_of=as_of)
 
 
 def list_of(kind: type[Struct]) -> type[Struct]:
     """Return the type of a page of `kind`, for the description of the API."""
-    from api.answers import Cursor  # noqa: PLC0415
-    from api.answers import Position as PositionText
-
     name = kind.__name__.removesuffix("Out") + "List"
     fields = [
         ("data", list[kind]),  # type: ignore[valid-type]

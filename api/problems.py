@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
+from http import HTTPStatus
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -30,7 +31,7 @@ class FieldError(Struct, frozen=True):
 
 
 class Problem(Struct, kw_only=True):
-    """Why a request was refused. Besides these members, a problem carries the facts of its `code`."""
+    """Why a request was refused. Besides these members, it carries the facts of its `code`."""
 
     type: Annotated[str, Meta(description="The code as a URI.")]
     title: str
@@ -59,7 +60,7 @@ class MalformedRequest(LedgerError):
 
 
 class IdempotencyKeyRequired(LedgerError):
-    """A request that changes something needs one Idempotency-Key header of 1 to 255 visible ASCII characters."""
+    """There must be one Idempotency-Key header, of 1 to 255 visible ASCII characters."""
 
     code, status = "idempotency_key_required", 400
 
@@ -161,7 +162,7 @@ def encode(error: LedgerError, request_id: str) -> bytes:
 def headers(error: LedgerError) -> list[tuple[bytes, bytes]]:
     """Return the headers that go with a refusal."""
     found = []
-    if error.status == 503:
+    if error.status == HTTPStatus.SERVICE_UNAVAILABLE:
         found.append((b"retry-after", str(RETRY_AFTER_SECONDS).encode()))
     if isinstance(error, Unauthenticated):
         found.append((b"www-authenticate", b"Bearer"))

@@ -47,7 +47,7 @@ class Receipt(Struct, frozen=True):
     location: str | None = None
 
 
-def receipt(recorded: Recorded) -> Receipt:  # noqa: C901, PLR0911 - one answer an event
+def receipt(recorded: Recorded) -> Receipt:
     """Return the answer to the command that `recorded` is the event of."""
     event = recorded.event
     match event:

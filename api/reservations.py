@@ -7,18 +7,13 @@ from typing import Annotated
 
 from msgspec import UNSET, Meta, UnsetType, structs
 
-from api.answers import (
-    CaptureAnswer,
-    ReservationAnswer,
-    ReservationChange,
-    ReservationDetail,
-    ReservationEntry,
-)
+from api.answers import CaptureAnswer, ReservationAnswer, ReservationChange
 from api.charges import Charged
 from api.fields import Amount, Metadata, Name, Reason, Text, Ttl, millionths
 from api.looking import find, is_due, looking
 from api.paging import Listed, PageQuery, Position, bad_cursor, list_of, listed
 from api.problems import ProjectionBehind
+from api.read_answers import ReservationDetail, ReservationEntry
 from api.receipts import price_out, slices
 from api.routes import READERS, SPENDERS, WRITE_REFUSALS, Asked, Call, Read, Write
 from ledger.domain.commands import Capture, Extend, Release, Reserve
@@ -83,9 +78,7 @@ class ReservationIn(Charged, frozen=True, kw_only=True):
 class CaptureIn(Charged, frozen=True, kw_only=True):
     """What to spend. The feature and the model are the reservation's, unless others are named."""
 
-    final: Annotated[
-        bool, Meta(description="Close the reservation and give the rest back.")
-    ] = True
+    final: Annotated[bool, Meta(description="Close the reservation and give the rest back.")] = True
     overage: Annotated[
         Overage,
         Meta(
@@ -123,9 +116,7 @@ class ExtendIn(Asked, frozen=True, kw_only=True):
         """Return the command."""
         assert target is not None
         ttl_seconds = None if isinstance(self.ttl_seconds, UnsetType) else self.ttl_seconds
-        return Extend(
-            reservation=target, amount=millionths(self.amount), ttl_seconds=ttl_seconds
-        )
+        return Extend(reservation=target, amount=millionths(self.amount), ttl_seconds=ttl_seconds)
 
 
 class ReservationsQuery(PageQuery, frozen=True, kw_only=True):
@@ -206,7 +197,7 @@ CREATE_RESERVATION = Write(
     name="create_reservation",
     tag="reservations",
     summary="Set credits aside for work in progress",
-    details="They cannot be spent otherwise until they are captured, released, or the time is over.",
+    details="Nothing else can spend them until they are captured, released, or expire.",
     roles=SPENDERS,
     refusals=(
         AccountNotFound,

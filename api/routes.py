@@ -1,4 +1,4 @@
-"""What a route is: one record, from which come its handler, its check of rights and its description.
+"""What a route is: one record, from which come its handler, its checks and its description.
 
 Three kinds: a `Read` looks, a `Write` gives the ledger one command, an `Ask` does anything else.
 """
@@ -41,7 +41,7 @@ WRITE_REFUSALS: Final = (
 
 
 class Deps(Struct, frozen=True, kw_only=True):
-    """What the room is given: the way to the ledger and to the tables, and the settings it needs."""
+    """What the room is given: the ledger, the tables, and the settings it needs."""
 
     writer: Writer
     store: Store
@@ -163,4 +163,3 @@ class Ask(Route, frozen=True, kw_only=True):
     handle: Callable[[Call, Any], Awaitable[Any]]
     large: bool = False
     """Whether the body may be as large as a batch."""
-

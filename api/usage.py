@@ -10,11 +10,12 @@ from zoneinfo import ZoneInfo, available_timezones
 from msgspec import Meta
 from psycopg.errors import InvalidParameterValue
 
-from api.answers import UsageEntry, UsageGroupOut, UsageOut, UsageReport, UsageSums
+from api.answers import UsageOut
 from api.fields import Moment, Text, moment
 from api.looking import Look, is_due, looking
 from api.paging import PAGE_DEFAULT, Listed, PageQuery, bad_cursor, list_of, listed
 from api.problems import ProjectionBehind, invalid
+from api.read_answers import UsageEntry, UsageGroupOut, UsageReport, UsageSums
 from api.receipts import price_out
 from api.routes import READERS, Call, Read
 from ledger.domain.errors import AccountNotFound, Overloaded, StoreUnavailable
@@ -47,9 +48,7 @@ class UsageQuery(PageQuery, frozen=True, kw_only=True):
     model: Text | None = None
     actor: Text | None = None
     job: Text | None = None
-    group_by: Annotated[
-        GroupBy | None, Meta(description="Sum up. Then there are no pages.")
-    ] = None
+    group_by: Annotated[GroupBy | None, Meta(description="Sum up. Then there are no pages.")] = None
     time_zone: Annotated[
         Text | None,
         Meta(
@@ -148,9 +147,7 @@ async def _report(
 ) -> UsageReport:
     account = call.path["account"]
     try:
-        groups = await group_usage(
-            look.connection, call.tenant, account, where, by=by, zone=zone
-        )
+        groups = await group_usage(look.connection, call.tenant, account, where, by=by, zone=zone)
     except TooManyGroups as error:
         raise invalid("start", "invalid", str(error)) from None
     except InvalidParameterValue:

@@ -7,7 +7,7 @@ import itertools
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import httpx
 import psycopg
@@ -136,7 +136,7 @@ class Service:
         self.base_url = ""
         self._stack = contextlib.ExitStack()
 
-    def __enter__(self) -> Service:
+    def __enter__(self) -> Self:
         self.store = Store.open(self.urls.app_url)
         self._stack.callback(self.store.close)
         self.writer = self._stack.enter_context(Writer(self.store))

@@ -80,7 +80,7 @@ def test_a_refusal_uses_no_key_up(tenant: Tenant) -> None:
 
 
 def test_keys_of_two_accounts_and_of_two_tenants_are_different_keys(
-    tenant: Tenant, service: object
+    tenant: Tenant,
 ) -> None:
     first, second = tenant.account("1"), tenant.account("1")
     for account in (first, second):

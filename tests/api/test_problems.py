@@ -24,6 +24,7 @@ ELSEWHERE = {
     "store_unavailable": "a store that does not answer: test_without_a_database",
     "overloaded": "a full queue: test_a_full_queue",
     "internal_error": "a bug: test_a_bug",
+    "projection_behind": "no runner: test_a_read_side_that_is_behind",
 }
 
 
@@ -81,9 +82,7 @@ PROVOKED: dict[str, Provoke] = {
         _open(t, a).removesuffix("/r"), {"id": "r", "amount": "1"}
     ),
     "grant_closed": lambda t, a: t.admin.post(f"{_revoked(t, a)}/revoke"),
-    "reservation_closed": lambda t, a: t.service.post(
-        f"{_closed(t, a)}/capture", {"amount": "1"}
-    ),
+    "reservation_closed": lambda t, a: t.service.post(f"{_closed(t, a)}/capture", {"amount": "1"}),
     "reservation_expired": lambda t, a: t.service.post(
         f"{_expired(t, a)}/capture", {"amount": "1"}
     ),
@@ -110,7 +109,6 @@ PROVOKED: dict[str, Provoke] = {
     "unsupported_media_type": lambda t, a: t.service.send(
         "PUT", a, key="k", content=b"{}", headers={"Content-Type": "text/plain"}
     ),
-    "projection_behind": lambda t, a: t.reader.get(f"{a}/balance", position="9000000000000000"),
 }
 
 
@@ -202,6 +200,26 @@ def test_a_full_queue_is_an_answer(own_database: DatabaseUrls) -> None:
         tenant.close()
 
 
+def test_a_read_side_that_is_behind_says_so(own_database: DatabaseUrls) -> None:
+    with Service(own_database) as service:
+        tenant = service.tenant()
+        account = tenant.account("10")
+        service.runner.close()
+        position = tenant.service.post(f"{account}/deductions", {"amount": "1"}).body["position"]
+        answer = tenant.reader.get(f"{account}/balance", position=position)
+        assert (answer.status, answer.code) == (503, "projection_behind")
+        assert (answer.body["asked"], answer.body["retryable"]) == (position, True)
+        assert answer.headers["retry-after"] == "1"
+        strong = tenant.reader.get(f"{account}/balance", consistency="strong")
+        assert strong.body["available"] == "9"
+        tenant.close()
+
+
+def test_a_position_beyond_the_ledger_is_a_mistake(tenant: Tenant) -> None:
+    answer = tenant.reader.get(f"{tenant.account()}/balance", position=2**63 - 1)
+    assert (answer.status, answer.body["errors"][0]["field"]) == (422, "position")
+
+
 def test_a_bug_tells_nothing_and_is_logged(
     service: Service, tenant: Tenant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -215,7 +233,7 @@ def test_a_bug_tells_nothing_and_is_logged(
     assert "ZeroDivision" not in str(answer.body)
 
 
-def test_health_says_what_is_wrong(service: Service, tenant: Tenant) -> None:
+def test_health_says_what_is_wrong(tenant: Tenant) -> None:
     ready = tenant.admin.get("/health/ready")
     assert (ready.status, ready.body["status"]) == (200, "ready")
     assert set(ready.body["checks"]) == {"writer", "database", "schema", "projections"}

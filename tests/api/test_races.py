@@ -1,4 +1,4 @@
-"""Many at once: each credit is spent once, and whoever goes away loses nothing that was accepted."""
+"""Many at once: each credit is spent once, and whoever goes away loses nothing."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ import httpx
 import pytest
 
 from api.crossing import Crossing
-from ledger.domain.commands import PutAccount
-from ledger.domain.errors import AccountNotFound
-from ledger.domain.commands import Deduct
+from ledger.domain.commands import Deduct, PutAccount
 from ledger.domain.entities import Charge
+from ledger.domain.errors import AccountNotFound
 from ledger.records import Order
 from tests.api.room import Client, Service, Tenant, fresh
 
@@ -39,9 +38,7 @@ def test_of_two_hundred_reservations_against_ten_credits_ten_are_accepted(
     service: Service, tenant: Tenant
 ) -> None:
     account = tenant.account("10")
-    statuses = asyncio.run(
-        _reserve_at_once(tenant.service, service.base_url, account, 200)
-    )
+    statuses = asyncio.run(_reserve_at_once(tenant.service, service.base_url, account, 200))
     assert sorted(statuses) == [201] * 10 + [402] * 190
     balance = tenant.service.get(f"{account}/balance", consistency="strong").body
     assert (balance["available"], balance["reserved"]) == ("0", "10")
@@ -66,9 +63,7 @@ def test_a_key_used_at_once_by_many_has_one_effect(service: Service, tenant: Ten
     assert balance["available"] == "9"
 
 
-def test_a_command_is_done_although_its_caller_hangs_up(
-    service: Service, tenant: Tenant
-) -> None:
+def test_a_command_is_done_although_its_caller_hangs_up(service: Service, tenant: Tenant) -> None:
     account = tenant.account("10")
     where = urlsplit(service.base_url)
     body = json.dumps({"amount": "1"})
@@ -115,9 +110,7 @@ def test_a_cancelled_wait_does_not_cancel_the_command(service: Service) -> None:
 
 def test_a_loop_that_has_ended_does_not_hurt_the_writer(service: Service) -> None:
     account, tenant = fresh("acct"), fresh("tenant")
-    order = Order(
-        tenant=tenant, account=account, command=PutAccount(), key="open", by="key:test"
-    )
+    order = Order(tenant=tenant, account=account, command=PutAccount(), key="open", by="key:test")
 
     async def leave() -> None:
         asyncio.ensure_future(Crossing(service.writer).command(order))  # noqa: RUF006 - to lose it

@@ -88,7 +88,7 @@ def test_a_role_may_do_what_the_table_says_and_nothing_else(
 
 
 @pytest.mark.parametrize("route", PROTECTED, ids=lambda route: route.name)
-def test_without_a_key_nothing_is_answered(service: Service, tenant: Tenant, route: Route) -> None:
+def test_without_a_key_nothing_is_answered(tenant: Tenant, route: Route) -> None:
     answer = tenant.admin.send(
         route.method, _path(route), _body(route), headers={"Authorization": ""}
     )
@@ -138,9 +138,7 @@ def _told(problem: dict[str, object]) -> dict[str, object]:
     return {name: value for name, value in problem.items() if name != "request_id"}
 
 
-def test_a_cursor_of_another_tenant_shows_only_ones_own(
-    service: Service, tenant: Tenant
-) -> None:
+def test_a_cursor_of_another_tenant_shows_only_ones_own(service: Service, tenant: Tenant) -> None:
     for name in ("a", "b", "c"):
         tenant.account("1", name=name)
     position = tenant.service.put("/v1/accounts/d").body["position"]

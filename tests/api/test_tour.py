@@ -55,10 +55,8 @@ def test_every_read_knows_what_was_just_written(tenant: Tenant) -> None:
     shown = service.get(account).body
     assert shown["id"] == account.rsplit("/", 1)[1]
     position = service.post(f"{account}/deductions", {"id": "d", "amount": "1"}).body["position"]
-    names = [
-        event["name"]
-        for event in service.get(f"{account}/events", position=position, order="oldest").body["data"]
-    ]
+    events = service.get(f"{account}/events", position=position, order="oldest").body["data"]
+    names = [event["name"] for event in events]
     assert names == [
         "account.opened.v1",
         "credits.granted.v1",
@@ -212,9 +210,7 @@ def test_an_extension_and_a_release(tenant: Tenant) -> None:
 def test_a_list_is_read_page_by_page(tenant: Tenant) -> None:
     account = tenant.account("10")
     for number in range(7):
-        last = tenant.service.post(
-            f"{account}/reservations", {"id": f"r{number}", "amount": "1"}
-        )
+        last = tenant.service.post(f"{account}/reservations", {"id": f"r{number}", "amount": "1"})
     seen: list[str] = []
     cursor: dict[str, str] = {"position": last.body["position"]}
     while True:

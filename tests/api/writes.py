@@ -1,4 +1,4 @@
-"""A way to use every route that changes something: what it needs first, a body, and another body."""
+"""A way to use every route that changes something: what it needs first, and two bodies."""
 
 from __future__ import annotations
 
@@ -12,13 +12,17 @@ from tests.api.room import Tenant
 RATES = {"input_per_million": "3", "output_per_million": "15", "cached_input_per_million": "0.3"}
 
 
+def nothing(_: Tenant, __: str) -> None:
+    """Need nothing but the account."""
+
+
 class Use(Struct, frozen=True, kw_only=True):
     """One use of a route: `prepare` gets a tenant and an account's path."""
 
     path: str
     body: dict[str, Any]
     other: dict[str, Any]
-    prepare: Callable[[Tenant, str], object] = lambda tenant, account: None
+    prepare: Callable[[Tenant, str], object] = nothing
 
     def at(self, account: str) -> str:
         """Return the path, for an account at this path."""
