@@ -81,13 +81,16 @@ def test_a_projection_that_says_something_else_is_printed(
     verify: Verify, database: DatabaseUrls
 ) -> None:
     with psycopg.connect(database.app_url) as connection:
-        connection.execute("UPDATE projections.balances_v1 SET available = 99 WHERE account = 'a'")
+        connection.execute(
+            "UPDATE projections.balances_v1 SET available = available - 1, consumed = consumed + 1"
+            " WHERE account = 'a'"
+        )
     status, findings, _ = verify()
     assert status == 1
     assert [(finding["rule"], finding["table"]) for finding in findings] == [
         ("projection", "balances_v1")
     ]
-    assert "available is 99 instead of 7" in findings[0]["what"]
+    assert "available is 6 instead of 7" in findings[0]["what"]
     assert verify("--account", "b")[:2] == (0, [])
 
 
