@@ -129,7 +129,12 @@ class RunAs:
     def give(self, path: Path, mode: int) -> None:
         """Make `path` the child's own, with `mode`."""
         if (path.stat().st_uid, path.stat().st_gid) != (self.uid, self.gid):
-            os.chown(path, self.uid, self.gid)
+            try:
+                os.chown(path, self.uid, self.gid)
+            except OSError as error:
+                # A container may have no user but root.
+                message = f"root cannot hand {path} to user {self.uid}; start this as another user"
+                raise ServerStartError(message) from error
         path.chmod(mode)
 
 

@@ -248,7 +248,8 @@ def test_root_may_keep_its_data_in_a_folder_that_is_closed_to_others(tmp_path: P
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has anything to drop")
 def test_no_right_of_root_is_kept_where_none_is_needed() -> None:
     folder = Path("/var/tmp") / f"scrip-test-{os.getpid()}"  # noqa: S108 - open to all on purpose
-    folder.mkdir(mode=0o755)
+    folder.mkdir()
+    folder.chmod(0o755)  # Whatever the umask is.
     try:
         user = unprivileged(folder / "data")
         assert user.uid != 0
