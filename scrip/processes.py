@@ -8,8 +8,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib.metadata
+import os
 import signal
 import socket
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -66,6 +68,7 @@ def serve_worker(settings: Settings) -> int:
 
 def _run(main: Callable[[], Awaitable[None]]) -> int:
     """Run a process, and say in one line why it ended, if it was not told to."""
+    threading.excepthook = _thread_died
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_awaited(main))
@@ -73,6 +76,12 @@ def _run(main: Callable[[], Awaitable[None]]) -> int:
         log.critical("process.ended", why=str(error))
         return 1
     return 0
+
+
+def _thread_died(died: threading.ExceptHookArgs) -> None:
+    assert died.exc_value is not None
+    name = died.thread.name if died.thread else None
+    log.critical("thread.died", thread=name, exc_info=died.exc_value)
 
 
 async def _awaited(main: Callable[[], Awaitable[None]]) -> None:
@@ -193,7 +202,7 @@ def _listener(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as error:
-        raise Fatal(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
+        raise Fatal(f"cannot listen on {host}:{port}: {os.strerror(error.errno or 0)}") from error
 
 
 # -- the worker --------------------------------------------------------------------------------

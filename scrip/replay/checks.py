@@ -59,7 +59,13 @@ async def check(caller: Caller, plan: Plan) -> Findings:
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(_read(caller, name)) for name in plan.accounts]
     accounts = [task.result() for task in tasks]
-    fates = {job: fate for account in accounts for job, fate in account.events.fates.items()}
+    owners = {job.id: job.account for job in plan.jobs}
+    fates = {
+        job: fate
+        for account in accounts
+        for job, fate in account.events.fates.items()
+        if owners.get(job) == account.name
+    }
     versions = {
         capture.price_version
         for fate in fates.values()
@@ -69,7 +75,10 @@ async def check(caller: Caller, plan: Plan) -> Findings:
     cards = {version: await rates_at(caller, plan.feature, version) for version in sorted(versions)}
     expected = {job.id: _expected(job, fates.get(job.id), cards) for job in plan.jobs}
     checks = (
-        Check("every job was reserved once and captured once", tuple(_fates(plan.jobs, fates))),
+        Check(
+            "every job was reserved once and captured once",
+            (*_fates(plan.jobs, fates), *_strangers(owners, accounts)),
+        ),
         Check(
             "every charge is what the rate card says, to the last place",
             tuple(_charges(plan.jobs, fates, expected)),
@@ -150,6 +159,13 @@ def _fates(jobs: Iterable[Job], fates: Mapping[str, Fate]) -> Iterable[str]:
                 f"{job.id}: reserved {facts[0]} times, captured {facts[1]} times,"
                 f" released or expired {facts[2]} times"
             )
+
+
+def _strangers(owners: Mapping[str, str], accounts: Iterable[Account]) -> Iterable[str]:
+    for account in accounts:
+        for job in account.events.fates:
+            if owners.get(job, account.name) != account.name:
+                yield f"{job} of {owners[job]} is also on {account.name}"
 
 
 def _charges(

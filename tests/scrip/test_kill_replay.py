@@ -1,0 +1,46 @@
+"""kill -9 of anything in the middle of a replay: nothing is lost, nothing is counted twice."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from tests.scrip.stack import ENVIRONMENT, ready, replay_words, scrip, start, until, write_trace
+
+ROWS, ACCOUNTS = 1_500, 30
+VICTIMS = ("serve api", "serve worker", "nats-server", "bin/postgres")
+
+
+def test_whatever_is_killed_in_the_middle_a_replay_ends_exact(tmp_path: Path) -> None:
+    trace, report_file = write_trace(tmp_path / "killed.csv", ROWS), tmp_path / "report.json"
+    with start("dev", ["--ephemeral"], tmp_path / "data") as stack:
+        until(lambda: ready(stack), "dev.json")
+        words = replay_words(trace, stack, "--accounts", str(ACCOUNTS), "--json", str(report_file))
+        # As fast as it makes the whole last some seconds on any machine, so that all fall into it.
+        words += ["--speed", "20"]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "scrip", *words],
+            stderr=subprocess.PIPE,
+            text=True,
+            env=ENVIRONMENT,
+        )
+        try:
+            time.sleep(2.5)
+            for victim in VICTIMS:
+                assert process.poll() is None, "the replay ended before all were killed"
+                stack.kill(victim)
+                time.sleep(2.0)
+            _, says = process.communicate(timeout=100)
+        finally:
+            process.kill()
+        assert process.returncode == 0, says
+        report = json.loads(report_file.read_text())
+        assert report["ok"]
+        assert report["requests"] == ROWS
+        assert report["events"] == 3 * ACCOUNTS + 2 * ROWS
+        assert report["retries"], "nothing noticed that anything was killed"
+        again = scrip(*words[:-2])
+        assert again.returncode == 0, again.stderr
+        assert json.loads(report_file.read_text())["events"] == report["events"]
+        assert stack.interrupt() == 0
