@@ -43,6 +43,10 @@ TRANSIENT = (
 )
 """What passes: a server that is away, a lock that is held, a statement that took too long."""
 
+NEXT_EVENT = """
+SELECT notification_id, topic FROM scrip.ledger_events
+WHERE notification_id > %(position)s ORDER BY notification_id LIMIT 1
+"""
 FAIL = """
 INSERT INTO projections.failures (projection, position, event, error)
 VALUES (%(projection)s, %(position)s, %(event)s, %(error)s)
@@ -189,8 +193,10 @@ class Runner:
                 return self.store.events_after(position, limit)
             except (UnknownEvent, msgspec.MsgspecError) as error:
                 if limit == 1:
+                    row = connection.execute(NEXT_EVENT, {"position": position}).fetchone()
+                    cause = Failure(*(row or (position + 1, None)), str(error))
                     for follower in followers:
-                        self._fail(connection, follower, Failure(position + 1, None, str(error)))
+                        self._fail(connection, follower, cause)
                     return []
                 limit = max(1, limit // 2)
 

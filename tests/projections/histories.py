@@ -19,7 +19,7 @@ from ledger.store import Store
 from ledger.writer import Writer
 from projections.projection import Projection
 from projections.registry import PROJECTIONS
-from projections.tables import connect
+from projections.tables import connect, prepare
 from projections.tracking import position_of
 
 FEW = 800
@@ -95,6 +95,7 @@ class History:
         """Wait until the projections have all events so far; return the position."""
         head = self.store.max_position()
         with connect(self.store) as connection:
+            prepare(connection, projections)
             eventually(
                 lambda: all(
                     position_of(connection, projection.tracked_as) >= head
@@ -129,7 +130,9 @@ class History:
                 ),
                 lambda: c.Capture(reservation=pick(reservations), charge=Charge(), overage="debt"),
                 lambda: c.CaptureUpTo(
-                    operation=pick((*reservations, deductions[-1].split("~")[0], f"up-{self.count}")),
+                    operation=pick(
+                        (*reservations, deductions[-1].split("~")[0], f"up-{self.count}")
+                    ),
                     charge=self._charge(),
                     final=chance() < 0.4,
                     actor=pick((None, "agent")),
