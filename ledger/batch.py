@@ -53,6 +53,7 @@ class Pending:
         "deadline",
         "fault",
         "is_catalog",
+        "key",
         "order",
         "read",
         "stream",
@@ -78,13 +79,10 @@ class Pending:
         self.attempts = 0
         self.fault: LedgerError | None = None
         """Why it cannot even be asked."""
-
-    @property
-    def key(self) -> tuple[UUID, str] | None:
+        self.key: tuple[UUID, str] | None = None
         """The command's idempotency key, in its stream."""
-        if self.order is None or self.order.key is None:
-            return None
-        return self.stream, self.order.key
+        if order is not None and order.key is not None:
+            self.key = (stream, order.key)
 
     def answer(self, answer: object) -> None:
         """Answer, once. A caller who cannot take the answer does not keep others from theirs."""

@@ -58,10 +58,14 @@ def fault_of(order: Order) -> InvalidCommand | None:
 
     Told before it is queued: in a batch with others, it would keep all of them from being written.
     """
-    names = {"tenant": order.tenant, "account": order.account, "key": order.key}
-    if not isinstance(order.command, CatalogCommand):
-        names["id"] = recalled_by(order.command)
-    for field, text in names.items():
+    command = order.command
+    name = None if isinstance(command, CatalogCommand) else recalled_by(command)
+    for field, text in (
+        ("key", order.key),
+        ("account", order.account),
+        ("tenant", order.tenant),
+        ("id", name),
+    ):
         if text is not None and not _is_storable(text):
             rule = f"must be 1 to {TEXT_MAX} characters, none of them NUL or a lone surrogate"
             return InvalidCommand(field=field, rule=rule)

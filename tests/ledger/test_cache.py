@@ -191,7 +191,7 @@ def test_any_history_over_the_store_is_as_the_model_says(
     run_state_machine_as_test(
         AnyHistoryOverTheStore,
         settings=settings(
-            max_examples=100,
+            max_examples=60,
             stateful_step_count=40,
             deadline=None,
             derandomize=True,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, LiteralString
 
 import psycopg
 import pytest
@@ -19,7 +20,7 @@ from scrip.embedded import DatabaseUrls, EmbeddedPostgres
 from tests.ledger.conftest import APP
 from tests.ledger.room import ask, opened
 
-FORBIDDEN = [
+FORBIDDEN: list[LiteralString] = [
     "UPDATE scrip.ledger_events SET tenant = 'other'",
     "UPDATE scrip.ledger_events SET state = state WHERE false",
     "DELETE FROM scrip.ledger_events",
@@ -50,10 +51,21 @@ FORBIDDEN = [
 ]
 
 
+@pytest.fixture(scope="module")
+def untouched(postgres_server: EmbeddedPostgres, template: str) -> Iterator[DatabaseUrls]:
+    """Return a database with events, for all that is refused."""
+    urls = postgres_server.create_database("ledger_untouched", template)
+    store = Store.open(urls.app_url)
+    with Writer(store) as writer:
+        ask(writer, opened())
+    store.close()
+    yield urls
+    postgres_server.drop_database("ledger_untouched")
+
+
 @pytest.mark.parametrize("statement", FORBIDDEN)
-def test_the_services_role_may_not(statement: str, database: DatabaseUrls, writer: Writer) -> None:
-    ask(writer, opened())
-    with psycopg.connect(database.app_url) as connection, pytest.raises(InsufficientPrivilege):
+def test_the_services_role_may_not(statement: LiteralString, untouched: DatabaseUrls) -> None:
+    with psycopg.connect(untouched.app_url) as connection, pytest.raises(InsufficientPrivilege):
         connection.execute(statement)
 
 
@@ -68,7 +80,7 @@ def test_the_services_role_may_make_and_drop_projections(database: DatabaseUrls)
 
 
 @pytest.fixture
-def empty(postgres_server: EmbeddedPostgres) -> Any:
+def empty(postgres_server: EmbeddedPostgres) -> Iterator[DatabaseUrls]:
     yield postgres_server.create_database("ledger_empty")
     postgres_server.drop_database("ledger_empty")
 
