@@ -194,7 +194,8 @@ class Runner:
             except (UnknownEvent, msgspec.MsgspecError) as error:
                 if limit == 1:
                     row = connection.execute(NEXT_EVENT, {"position": position}).fetchone()
-                    cause = Failure(*(row or (position + 1, None)), str(error))
+                    at, name = row or (position + 1, None)
+                    cause = Failure(at, name, str(error))
                     for follower in followers:
                         self._fail(connection, follower, cause)
                     return []

@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from scrip.commands import dead, demo, dev, keys, migrate, replay, serve, verify
+from scrip.commands import dead, demo, dev, keys, migrate, projections, replay, serve, verify
 from scrip.settings import SettingsError
 from scrip.spawn import FolderInUseError, PortInUseError, ServerStartError
 from scrip.supervisor import CannotKeepUpError
@@ -22,6 +22,7 @@ COMMANDS: tuple[tuple[typer.Typer, str | None], ...] = (
     (keys.keys, "keys"),
     (keys.tenants, "tenants"),
     (dead.app, "dead"),
+    (projections.app, "projections"),
     (verify.app, None),
 )
 

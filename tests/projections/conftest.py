@@ -19,7 +19,7 @@ APP_ROLE = "scrip_app"
 numbers = count(1)
 T = TypeVar("T")
 
-Ask = Callable[[Callable[[AsyncConnection[Any]], Awaitable[T]]], T]
+askers: dict[Store, "Asker"] = {}
 
 
 @pytest.fixture(scope="session")
@@ -39,7 +39,7 @@ def database(postgres_server: EmbeddedPostgres, template: str) -> Iterator[Datab
 def store(database: DatabaseUrls) -> Iterator[Store]:
     opened = Store.open(database.app_url)
     yield opened
-    opened.close()
+    close(opened)
 
 
 @pytest.fixture
@@ -60,17 +60,44 @@ def told(postgres_server: EmbeddedPostgres, template: str) -> Iterator[Store]:
         played.catch_up()
     runner.close()
     yield store
-    store.close()
+    close(store)
     postgres_server.drop_database(urls.name)
 
 
-def ask(store: Store, question: Callable[[AsyncConnection[Any]], Awaitable[T]]) -> T:
-    """Ask a projection as the API does: on an asynchronous connection."""
+class Asker:
+    """Asks projections as the API does: on an asynchronous connection, which it keeps."""
 
-    async def answer() -> T:
+    def __init__(self, store: Store) -> None:
         settings = store.recorder.datastore.pool.kwargs
-        url = {name: settings[name] for name in ("dbname", "host", "port", "user", "password")}
-        async with await AsyncConnection.connect(**url, autocommit=True) as connection:
-            return await question(connection)
+        names = ("dbname", "host", "port", "user", "password")
+        self.url = {name: settings[name] for name in names}  # type: ignore[index]
+        self.loop = asyncio.Runner()
+        self.connection: AsyncConnection[Any] | None = None
 
-    return asyncio.run(answer())
+    def ask(self, question: Callable[[AsyncConnection[Any]], Awaitable[T]]) -> T:
+        async def answer() -> T:
+            if self.connection is None:
+                self.connection = await AsyncConnection.connect(**self.url, autocommit=True)
+            return await question(self.connection)
+
+        return self.loop.run(answer())
+
+    def close(self) -> None:
+        if self.connection is not None:
+            self.loop.run(self.connection.close())
+        self.loop.close()
+
+
+def ask(store: Store, question: Callable[[AsyncConnection[Any]], Awaitable[T]]) -> T:
+    """Ask once, over a connection that is kept for as long as the store is open."""
+    if store not in askers:
+        askers[store] = Asker(store)
+    return askers[store].ask(question)
+
+
+def close(store: Store) -> None:
+    """Close a store, and the connection over which it was asked."""
+    asker = askers.pop(store, None)
+    if asker is not None:
+        asker.close()
+    store.close()

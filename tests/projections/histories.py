@@ -154,7 +154,7 @@ class History:
                 lambda: c.RevokeGrant(grant=pick(grants), clawback=chance() < 0.5),
                 lambda: c.Adjust(amount=pick((-9, -40, 5, 30)), overage="debt"),
                 lambda: c.PutAccount(overdraft_limit=pick((0, 50)), label=pick((None, "L%_"))),
-                lambda: c.Settle(),
+                c.Settle,
             )
         )
         return make()

@@ -167,7 +167,7 @@ def test_the_hourly_sums_are_those_of_the_rows(told: Store) -> None:
     columns = "amount, refunded, quantity, input_tokens, output_tokens, cached_input_tokens, count"
     kept = f"""
         SELECT tenant, account, hour, feature, model, actor, {columns}
-        FROM projections.usage_hours_v1 ORDER BY 1, 2, 3, 4, 5, 6"""  # noqa: S608 - a constant
+        FROM projections.usage_hours_v1 ORDER BY 1, 2, 3, 4, 5, 6"""
     summed = """
         SELECT tenant, account, date_trunc('hour', recorded_at, 'UTC') AS hour, feature, model,
             actor, sum(amount) AS amount, sum(refunded) AS refunded,

@@ -131,12 +131,13 @@ def test_a_rebuild_sets_a_stopped_projection_going_again(history: History, store
 def test_an_event_of_a_newer_version_stops_all_visibly(
     history: History, store: Store, database: DatabaseUrls
 ) -> None:
+    history.play(5)
     head = store.max_position()
     with psycopg.connect(database.superuser_url) as owner:
         owner.execute(
             "INSERT INTO scrip.ledger_events (originator_id, originator_version, topic, state,"
-            " tenant, recorded_at, hash) VALUES (gen_random_uuid(), 1, 'credits.lent.v1', %(state)s,"
-            " 'north', now(), sha256(''))",
+            " tenant, recorded_at, hash) VALUES"
+            " (gen_random_uuid(), 1, 'credits.lent.v1', %(state)s, 'north', now(), sha256(''))",
             {"state": b'{"by": "key:test", "data": {}}'},
         )
     with running(store) as runner:
@@ -159,11 +160,12 @@ def test_rows_and_position_go_together_when_a_connection_dies_between_them(
     recorder = TrackingRecorder(store.recorder.datastore)
     with connect(store) as connection:
         prepare(connection)
-        with pytest.raises(psycopg.OperationalError), connection.transaction():
-            write_batch(recorder, connection.cursor(), balances.BALANCES, batch)
-            with connect(store) as other:
-                other.execute("SELECT pg_terminate_backend(%s)", (connection.info.backend_pid,))
-            connection.execute("SELECT 1")
+        connection.execute("BEGIN")
+        write_batch(recorder, connection.cursor(), balances.BALANCES, batch)
+        with connect(store) as other:
+            other.execute("SELECT pg_terminate_backend(%s)", (connection.info.backend_pid,))
+        with pytest.raises(psycopg.OperationalError):
+            connection.execute("COMMIT")
     with connect(store) as connection:
         assert position_of(connection, "balances_v1") == 0
         row = connection.execute("SELECT count(*) FROM projections.balances_v1").fetchone()
