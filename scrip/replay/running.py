@@ -24,7 +24,7 @@ CONCURRENCY_DEFAULT: Final = 64
 TTL_SECONDS: Final = 24 * 3600
 """Long, so that a replay may be stopped, and gone on with later."""
 
-FOLLOW_SECONDS: Final = 0.25
+FOLLOW_SECONDS: Final = 0.5
 STALL_SECONDS: Final = 120.0
 """How long to wait for the next capture before those that are missing are reported."""
 CLOCK_SECONDS: Final = 60
@@ -194,7 +194,7 @@ class Replay:
                 seen, since = len(self._captured), time.monotonic()
             if time.monotonic() - since > STALL_SECONDS:
                 return
-            await asyncio.sleep(FOLLOW_SECONDS / 5)
+            await asyncio.sleep(FOLLOW_SECONDS / 10)
 
     async def _until_handled(self) -> None:
         """Wait until no event is on its way: one that came twice has had its effect, if any."""
@@ -202,7 +202,7 @@ class Replay:
         while (  # noqa: ASYNC110 - it happens in another process
             await self._sender.unhandled() != 0 and time.monotonic() - since < STALL_SECONDS / 4
         ):
-            await asyncio.sleep(FOLLOW_SECONDS)
+            await asyncio.sleep(FOLLOW_SECONDS / 5)
 
     # -- the end -------------------------------------------------------------------------------
 
@@ -216,9 +216,8 @@ class Replay:
             grown = findings.events - before
             changed = (f"{grown} events more than before",) if grown else ()
             checks = (*checks, Check("everything was repeated, and nothing changed", changed))
-        captured = [
-            fate.seconds for job, fate in findings.fates.items() if job in self._ours - self._old
-        ]
+        new = self._ours - self._old
+        captured = [fate.seconds for job, fate in findings.fates.items() if job in new]
         retries: Counter[str] = Counter()
         for who in (self._service, self._admin, self._sender):
             retries.update(who.retries)
