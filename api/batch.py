@@ -70,7 +70,7 @@ class BatchIn(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     commands: Annotated[list[Raw], Meta(min_length=1, max_length=COMMANDS_MAX)]
 
 
-class BatchDescription(Struct, frozen=True, kw_only=True):
+class BatchDescription(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Up to 1 000 commands, done in this order. A bad one does not touch the others."""
 
     commands: Annotated[

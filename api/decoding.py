@@ -156,9 +156,14 @@ def decode_query(raw: bytes, kind: type[T]) -> T:
 def convert_parameters(parameters: Mapping[str, str], kind: type[T]) -> T:
     """Return texts as a record. Raises InvalidRequest naming the parameter."""
     try:
-        return msgspec.convert(parameters, kind, strict=False, dec_hook=decode_hook)
+        record = msgspec.convert(parameters, kind, strict=False, dec_hook=decode_hook)
     except msgspec.ValidationError as error:
         raise InvalidRequest(field_error(str(error))) from None
+    for name in parameters:
+        # msgspec takes the text `null` for None; a filter must never be dropped like that.
+        if getattr(record, name) is None:
+            raise invalid(name, "invalid", "must not be null")
+    return record
 
 
 def field_error(message: str) -> FieldError:
