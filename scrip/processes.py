@@ -227,6 +227,7 @@ async def _worker(settings: Settings) -> None:
                 nats_url=settings.nats_url.get_secret_value(),
                 nats_monitor_url=settings.nats_monitor_url,
                 refuse_lazy_sync=settings.nats_refuse_lazy_sync,
+                deadlines_poll_seconds=settings.deadlines_poll_seconds,
                 health=health,
             )
             app = worker_health(writer, runner, health)

@@ -5,8 +5,9 @@ Here they make sure that whatever asks, and by whichever way, no negative amount
 
 from __future__ import annotations
 
-from ledger.domain.errors import InvalidCommand
-from ledger.domain.values import CREDITS_MAX, format_decimal
+from ledger.domain.entities import Balance
+from ledger.domain.errors import InvalidCommand, LimitReached
+from ledger.domain.values import CREDITS_MAX, TOTAL_MAX, format_decimal
 
 
 def check_amount(field: str, amount: int | None, lowest: int = 0) -> None:
@@ -22,3 +23,9 @@ def check_count(field: str, count: int | None, lowest: int, highest: int) -> Non
     """Refuse a whole number that is out of bounds; None was not stated."""
     if count is not None and not lowest <= count <= highest:
         raise InvalidCommand(field=field, rule=f"must be from {lowest} to {highest}")
+
+
+def check_debt(balance: Balance, more: int) -> None:
+    """Refuse a debt that sums could not hold: not even finished work is charged beyond that."""
+    if more and balance.debt + more > TOTAL_MAX:
+        raise LimitReached(limit="debt", max=TOTAL_MAX)

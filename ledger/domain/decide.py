@@ -12,7 +12,7 @@ from typing import assert_never
 
 from ledger.domain import spending
 from ledger.domain.account import ACTIVATES, RESERVATION_ENDS, Account
-from ledger.domain.bounds import check_amount, check_count
+from ledger.domain.bounds import check_amount, check_count, check_debt
 from ledger.domain.burndown import burn_down, give_back
 from ledger.domain.catalog import Catalog
 from ledger.domain.commands import (
@@ -223,12 +223,14 @@ def _revoke(account: Account, command: RevokeGrant) -> GrantRevoked:
     if grant.clawed_back or (ended and not command.clawback):
         raise GrantClosed(grant=grant.id, grant_status=grant.status)
     pending = grant.status == "pending"
+    debt = grant.consumed if command.clawback else 0
+    check_debt(account.balance, debt)
     return GrantRevoked(
         grant=grant.id,
         amount=grant.amount if pending else grant.available,
         pending=pending,
         clawback=command.clawback,
-        debt=grant.consumed if command.clawback else 0,
+        debt=debt,
     )
 
 
@@ -265,6 +267,7 @@ def _adjust_down(account: Account, command: Adjust, name: str) -> BalanceAdjuste
         raise InsufficientCredits(
             required=asked, available=asked - short, shortfall=short, limit="balance"
         )
+    check_debt(account.balance, short)
     return BalanceAdjusted(
         adjustment=name,
         amount=command.amount,

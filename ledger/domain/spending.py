@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from msgspec.structs import replace
 
 from ledger.domain.account import Account
-from ledger.domain.bounds import check_amount, check_count
+from ledger.domain.bounds import check_amount, check_count, check_debt
 from ledger.domain.burndown import burn_down, give_back, take, total
 from ledger.domain.catalog import Catalog
 from ledger.domain.commands import (
@@ -18,7 +18,7 @@ from ledger.domain.commands import (
     Release,
     Reserve,
 )
-from ledger.domain.entities import Draw, Operation, OperationStatus, Overage, Price
+from ledger.domain.entities import Draw, Metered, Operation, OperationStatus, Overage, Price
 from ledger.domain.errors import (
     CaptureExceedsReservation,
     InsufficientCredits,
@@ -37,6 +37,7 @@ from ledger.domain.events import (
     ReservationExtended,
     ReservationReleased,
 )
+from ledger.domain.operations import advance
 from ledger.domain.pricing import rate
 from ledger.domain.values import (
     CREDITS_MAX,
@@ -88,6 +89,7 @@ def deduct(account: Account, command: Deduct, key: str, prices: Catalog) -> Cred
             _accept_less(command.at_least, asked, short)
     else:
         short = 0
+    check_debt(account.balance, debt)
     return CreditsDeducted(
         deduction=name,
         amount=asked - short,
@@ -128,28 +130,20 @@ def capture_up_to(
 ) -> tuple[AccountEvent, ...]:
     """Bring what an operation has spent up to a total. Nothing, if it is there and closed."""
     operation = account.operations.get(command.operation)
-    opened: tuple[AccountEvent, ...] = ()
-    if operation is None:
-        _may_open(account)
-        check_count("ttl_seconds", command.ttl_seconds, 1, TTL_SECONDS_MAX)
-        event = _open_empty(command, now)
-        operation = Operation(
-            id=command.operation,
-            status="open",
-            amount=0,
-            expires_at=event.expires_at,
-            feature=event.feature,
-            actor=event.actor,
-            job=event.job,
-        )
-        opened = (event,)
     due, price = 0, None
     if command.charge is not None:
-        due, price = rate(command.charge, prices, operation.price, operation.feature)
+        known = (operation.price, operation.feature) if operation else (None, None)
+        due, price = rate(command.charge, prices, *known)
+    opened: tuple[AccountEvent, ...] = ()
+    if operation is None:
+        event = _open_empty(account, command, price, now)
+        operation, opened = advance(None, event), (event,)
     amount = max(0, due - operation.captured)
     closing = command.final and operation.status in {"open", "expired"}
     counts = price is not None and not operation.deductions
-    if amount or (closing and counts):
+    # What was used is counted also where it costs no more: below a minimum, or free.
+    more = price is not None and price.metered.beyond(operation.metered) != Metered()
+    if amount or more or (closing and counts):
         return (*opened, _captured_up_to(account, operation, amount, price, final=command.final))
     if closing:
         status: OperationStatus = "captured" if operation.captured else "released"
@@ -245,12 +239,19 @@ def _accept_less(at_least: int | None, asked: int, short: int) -> None:
         )
 
 
-def _open_empty(command: CaptureUpTo, now: datetime) -> CreditsReserved:
+def _open_empty(
+    account: Account, command: CaptureUpTo, price: Price | None, now: datetime
+) -> CreditsReserved:
+    """Open an operation that holds nothing. Its price version is that of all its captures."""
+    _may_open(account)
+    check_count("ttl_seconds", command.ttl_seconds, 1, TTL_SECONDS_MAX)
+    asked = command.charge.feature if command.charge else None
     return CreditsReserved(
         reservation=command.operation,
         amount=0,
         expires_at=now + timedelta(seconds=command.ttl_seconds),
-        feature=command.charge.feature if command.charge else None,
+        feature=price.feature if price else asked,
+        price=price,
         actor=command.actor,
         job=command.job,
     )
@@ -282,6 +283,8 @@ def _captured(
     overdraft = min(amount - total(draws), operation.overdraft)
     excess = amount - total(draws) - overdraft
     extra, debt = _drawn_now(account, operation, excess, overage)
+    clawed_back = total(piece for piece in draws if account.grants[piece.grant].clawed_back)
+    check_debt(account.balance, debt + overdraft + clawed_back)
     closed = status != "open"
     feature = price.feature if price else operation.feature
     return ReservationCaptured(
@@ -292,7 +295,7 @@ def _captured(
         extra=extra,
         overdraft=overdraft,
         debt=debt,
-        clawed_back=total(piece for piece in draws if account.grants[piece.grant].clawed_back),
+        clawed_back=clawed_back,
         returns=give_back(account, rest) if closed else (),
         overdraft_returned=operation.overdraft - overdraft if closed else 0,
         status=status,

@@ -258,12 +258,16 @@ class Model(Books):
         answer: Answer = {}
         if job is None:
             deadline = now + timedelta(seconds=command.ttl_seconds)
-            job = Job(command.operation, "open", 0, charge.feature, None, deadline)
+            feature = priced.feature if priced else charge.feature
+            job = Job(command.operation, "open", 0, feature, priced, deadline)
             self.jobs[job.id] = job
             answer = {"reservation": job.id, "amount": 0, "expires_at": deadline}
         closing = command.final and job.status in {"open", "expired"}
         more = max(0, due - job.captured)
-        if more or (closing and priced and not job.spent):
+        uses_more = priced is not None and any(
+            now_used > before for now_used, before in zip(priced.counted, job.counted, strict=True)
+        )
+        if more or uses_more or (closing and priced and not job.spent):
             done = command.final or job.status in {"captured", "released"}
             status = "captured" if done else job.status
             return self._spend(job, more, priced, status, total=bool(job.spent))

@@ -5,7 +5,13 @@ from __future__ import annotations
 import pytest
 
 from ledger.domain.commands import Adjust, GrantCredits, PutAccount, RevokeGrant
-from ledger.domain.errors import GrantClosed, GrantNotFound, InsufficientCredits, InvalidCommand
+from ledger.domain.errors import (
+    GrantClosed,
+    GrantNotFound,
+    InsufficientCredits,
+    InvalidCommand,
+    LimitReached,
+)
 from ledger.domain.events import (
     BalanceAdjusted,
     CreditsDeducted,
@@ -15,6 +21,7 @@ from ledger.domain.events import (
     ReservationCaptured,
     ReservationReleased,
 )
+from ledger.domain.values import CREDITS_MAX, TOTAL_MAX
 from tests.domain.scenario import (
     at,
     capture,
@@ -229,3 +236,11 @@ def test_a_grant_ends_after_it_begins_and_in_the_future(times: dict[str, object]
     given().when(GrantCredits(amount=1, kind="paid", **times)).refused(  # type: ignore[arg-type]
         InvalidCommand, field="expires_at"
     )
+
+
+def test_a_debt_stays_within_what_sums_can_hold() -> None:
+    largest = [
+        deduct(CREDITS_MAX, f"d{number}", overage="debt")
+        for number in range(TOTAL_MAX // CREDITS_MAX + 1)
+    ]
+    given(*largest[:-1]).when(largest[-1]).refused(LimitReached, limit="debt")
