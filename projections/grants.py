@@ -62,7 +62,7 @@ CREATE TABLE {grants_v1} (
     updated_at timestamptz NOT NULL,
     position bigint NOT NULL,
     PRIMARY KEY (tenant, account, grant_id),
-    UNIQUE (tenant, account, sequence),
+    UNIQUE (tenant, account, sequence, grant_id),
     CHECK (amount = available + pending + reserved + consumed + expired + revoked)
 ) WITH (fillfactor = 70)
 """
@@ -118,9 +118,10 @@ SELECT_ONE = (
 )
 SELECT_PAGE = (
     "SELECT" + COLUMNS + "FROM projections.grants_v1"
-    " WHERE tenant = %(tenant)s AND account = %(account)s AND sequence > %(after)s"
+    " WHERE tenant = %(tenant)s AND account = %(account)s"
+    " AND (sequence, grant_id) > (%(sequence)s, %(grant_id)s)"
     " AND (%(status)s::text IS NULL OR status = %(status)s)"
-    " ORDER BY sequence LIMIT %(rows)s"
+    " ORDER BY sequence, grant_id LIMIT %(rows)s"
 )
 
 
@@ -160,7 +161,7 @@ class GrantRow(Struct, frozen=True, kw_only=True):
     position: int
 
 
-class NewGrant(Struct, kw_only=True):
+class NewGrant(Struct, kw_only=True, gc=False):
     """A row to insert. It is still changed by what happens to the grant in the same batch."""
 
     tenant: str
@@ -193,7 +194,7 @@ class NewGrant(Struct, kw_only=True):
     position: int
 
 
-class Move(Struct, kw_only=True):
+class Move(Struct, kw_only=True, gc=False):
     """What a batch adds to the buckets of a grant that was there before it."""
 
     tenant: str
@@ -382,13 +383,21 @@ async def list_grants(
     limit: int = 100,
 ) -> Page[GrantRow]:
     """Return an account's grants by age, oldest first. Raises InvalidCursor."""
+    # One event can make several grants of the same age: a refund, for each expired grant it meets.
+    after = decode_cursor("grants", tuple[int, str], cursor) if cursor else (0, "")
     parameters = {
         "tenant": tenant,
         "account": account,
         "status": status,
-        "after": decode_cursor("grants", int, cursor) if cursor else 0,
+        "sequence": after[0],
+        "grant_id": after[1],
         "rows": limit + 1,
     }
     async with conn.cursor(row_factory=dict_row) as rows:
         found = await (await rows.execute(SELECT_PAGE, parameters, prepare=False)).fetchall()
-    return page("grants", msgspec.convert(found, list[GrantRow]), limit, lambda row: row.sequence)
+    return page(
+        "grants",
+        msgspec.convert(found, list[GrantRow]),
+        limit,
+        lambda row: (row.sequence, row.grant_id),
+    )

@@ -8,6 +8,8 @@ import pytest
 from psycopg import AsyncConnection
 
 from ledger.domain.account import Account
+from ledger.domain.commands import Command, Deduct, GrantCredits, PutAccount, Refund
+from ledger.domain.entities import Charge
 from ledger.domain.events import subject_of
 from ledger.records import Recorded
 from ledger.store import Store
@@ -17,8 +19,9 @@ from projections.balances import due_accounts, read_balance
 from projections.cursors import Page
 from projections.grants import list_grants, read_grant
 from projections.reservations import list_reservations, read_reservation
+from projections.runner import Runner
 from tests.projections.conftest import ask
-from tests.projections.histories import ACCOUNTS, TENANTS, events_of_all, folded
+from tests.projections.histories import ACCOUNTS, TENANTS, History, events_of_all, folded
 
 T = TypeVar("T")
 List = Callable[[AsyncConnection[Any], str | None], Awaitable[Page[T]]]
@@ -67,11 +70,33 @@ def test_accounts_are_due_when_their_time_has_come(told: Store, events: list[Rec
 
 def test_grants_are_listed_by_age_and_found_by_id(told: Store, account: Account) -> None:
     found = pages(told, lambda conn, at: list_grants(conn, "north", "ann", cursor=at, limit=3))
-    by_age = sorted(account.grants.values(), key=lambda grant: grant.sequence)
+    by_age = sorted(account.grants.values(), key=lambda grant: (grant.sequence, grant.id))
     assert [row.grant_id for row in found] == [grant.id for grant in by_age]
     one = ask(told, lambda conn: read_grant(conn, "north", "ann", by_age[0].id))
     assert one == found[0]
     assert ask(told, lambda conn: read_grant(conn, "south", "ann", by_age[0].id)) is None
+
+
+def test_the_several_grants_of_one_refund_are_listed_each(store: Store, history: History) -> None:
+    def put(command: Command) -> None:
+        assert history.order("north", "dot", command) is not None
+
+    put(PutAccount())
+    soon = history.now + timedelta(hours=1)
+    for scope in (("text",), ("image", "text"), ()):
+        put(GrantCredits(amount=5, kind="paid", scope=scope, expires_at=soon))
+    put(Deduct(id="all", charge=Charge(amount=15, feature="text")))
+    history.now += timedelta(hours=2)
+    put(Refund(deduction="all"))
+    runner = Runner(store)
+    runner.start()
+    history.catch_up()
+    runner.close()
+
+    found = pages(store, lambda conn, at: list_grants(conn, "north", "dot", cursor=at, limit=1))
+
+    assert len(found) == 6
+    assert [row.amount for row in found if row.instead_of] == [5, 5, 5]
 
 
 def test_grants_can_be_told_apart_by_status(told: Store, account: Account) -> None:
