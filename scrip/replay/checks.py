@@ -27,7 +27,7 @@ class Usage(Struct, frozen=True, kw_only=True):
     """One usage row of a job."""
 
     amount: Decimal
-    model: str
+    model: str | None
     input_tokens: int
     output_tokens: int
 
@@ -117,13 +117,14 @@ async def _read(caller: Caller, name: str) -> Account:
     total = Decimal(0)
     async for row in caller.pages(f"{path}/usage", position=position):
         total += Decimal(row["amount"]) - Decimal(row["refunded"])
-        if row["job"] is not None and row["usage"] is not None:
+        if row["job"] is not None:
+            tokens = row["usage"] or {}
             usage[row["job"]].append(
                 Usage(
                     amount=Decimal(row["amount"]),
                     model=row["model"],
-                    input_tokens=row["usage"]["input_tokens"],
-                    output_tokens=row["usage"]["output_tokens"],
+                    input_tokens=tokens.get("input_tokens", 0),
+                    output_tokens=tokens.get("output_tokens", 0),
                 )
             )
     waiting = [
