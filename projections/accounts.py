@@ -84,7 +84,7 @@ class AccountRow(Struct, frozen=True, kw_only=True):
     balance_position: int
 
 
-class Properties(Struct, frozen=True, kw_only=True):
+class Properties(Struct, frozen=True, kw_only=True, gc=False):
     """An account's properties, as they were put last. `opened_at`: None if it was there."""
 
     tenant: str

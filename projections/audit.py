@@ -62,7 +62,7 @@ SELECT_OLDEST: LiteralString = "SELECT " + COLUMNS + WHERE + " ORDER BY a.positi
 POSITION_MAX = 2**63 - 1
 
 
-class AuditRow(Struct, frozen=True, kw_only=True):
+class AuditRow(Struct, frozen=True, kw_only=True, gc=False):
     """What the index knows of an event."""
 
     tenant: str

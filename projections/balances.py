@@ -72,7 +72,7 @@ WHERE due_at <= %(now)s ORDER BY due_at, tenant, account LIMIT %(limit)s
 """
 
 
-class BalanceRow(Struct, frozen=True, kw_only=True):
+class BalanceRow(Struct, frozen=True, kw_only=True, gc=False):
     """An account's balance after the event at `position`, in micro-credits.
 
     Out of date once `due_at` has passed: time has then done what no event has recorded yet.

@@ -81,7 +81,10 @@ def rendered(statement: LiteralString, names: tuple[str, ...], suffix: str = "")
 
 
 def columns(rows: Sequence[Struct]) -> dict[str, list[Any]]:
-    """Return rows of one kind as arrays, by the name of the field."""
+    """Return rows of one kind as arrays, by the name of the field.
+
+    Rows are many, short-lived and without cycles, so that none need be collected (`gc`).
+    """
     values = map(list, zip(*map(astuple, rows), strict=True))
     return dict(zip(rows[0].__struct_fields__, values, strict=True))
 

@@ -134,7 +134,7 @@ class ReservationRow(Struct, frozen=True, kw_only=True):
     position: int
 
 
-class State(Struct, kw_only=True):
+class State(Struct, kw_only=True, gc=False):
     """What changes in the life of a reservation. None: a batch left it alone."""
 
     status: str | None = None
@@ -148,7 +148,7 @@ class State(Struct, kw_only=True):
     position: int
 
 
-class NewReservation(Struct, kw_only=True):
+class NewReservation(Struct, kw_only=True, gc=False):
     """A row to insert."""
 
     tenant: str
@@ -172,7 +172,7 @@ class NewReservation(Struct, kw_only=True):
     metadata: str
 
 
-class Change(Struct, kw_only=True):
+class Change(Struct, kw_only=True, gc=False):
     """What becomes of a row that was there before the batch."""
 
     tenant: str

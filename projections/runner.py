@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 import threading
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final
 
 import msgspec
@@ -81,6 +82,9 @@ class Runner:
         self._projections = projections
         self._followers = [Follower(projection) for projection in projections]
         self._recorder = TrackingRecorder(store.recorder.datastore)
+        self._ahead: tuple[int, Future[list[Recorded]]] | None = None
+        """After which position the next batch is being read, while the one before it is written."""
+        self._reader = ThreadPoolExecutor(1, "projections-reader")
         self._active = False
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="projections", daemon=True)
@@ -105,6 +109,7 @@ class Runner:
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join()
+        self._reader.shutdown()
 
     def status(self) -> list[ProjectionStatus]:
         """Return how each projection is doing; what was known last while the database is away."""
@@ -186,11 +191,11 @@ class Runner:
     def _read(
         self, connection: Connection[Any], position: int, followers: list[Follower]
     ) -> list[Recorded]:
-        """Read the next batch; up to the first event that this version of Scrip cannot read."""
+        """Return the next batch; up to the first event that this version of Scrip cannot read."""
         limit = self.batch_max
         while True:
             try:
-                return self.store.events_after(position, limit)
+                return self._next(position, limit)
             except (UnknownEvent, msgspec.MsgspecError) as error:
                 if limit == 1:
                     row = connection.execute(NEXT_EVENT, {"position": position}).fetchone()
@@ -200,6 +205,18 @@ class Runner:
                         self._fail(connection, follower, cause)
                     return []
                 limit = max(1, limit // 2)
+
+    def _next(self, position: int, limit: int) -> list[Recorded]:
+        """Read a batch, and begin to read the one after it if this one is full."""
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None and ahead[0] == position:
+            batch = ahead[1].result()
+        else:
+            batch = self.store.events_after(position, limit)
+        if len(batch) == self.batch_max:
+            last = batch[-1].position
+            self._ahead = (last, self._reader.submit(self.store.events_after, last, limit))
+        return batch
 
     def _apply(
         self, connection: Connection[Any], follower: Follower, batch: list[Recorded]

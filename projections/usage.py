@@ -128,7 +128,7 @@ WHERE h.tenant = s.tenant AND h.account = s.account AND h.hour = s.hour
 """
 
 
-class NewUsage(Struct, kw_only=True):
+class NewUsage(Struct, kw_only=True, gc=False):
     """A row to insert."""
 
     tenant: str
@@ -153,7 +153,7 @@ class NewUsage(Struct, kw_only=True):
     position: int
 
 
-class HourSum(Struct, kw_only=True):
+class HourSum(Struct, kw_only=True, gc=False):
     """What a batch adds to an hour of an account, for one feature, model and actor."""
 
     tenant: str
@@ -170,7 +170,7 @@ class HourSum(Struct, kw_only=True):
     count: int = 0
 
 
-class Refunded(Struct, kw_only=True):
+class Refunded(Struct, kw_only=True, gc=False):
     """What a batch gives back of one deduction."""
 
     tenant: str
