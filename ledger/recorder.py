@@ -34,7 +34,10 @@ LIVELY = {
 }
 """A server that went silent is given up after seconds: no client-side timeout would notice it."""
 
-RECONNECT_SECONDS = 0.5
+CONNECT_SECONDS = 5
+WAIT_SECONDS = 2
+"""How long one waits for a connection before asking again, which is what starts a new attempt."""
+RECONNECT_SECONDS = 1.0
 
 
 class LedgerRecorder(pg.PostgresApplicationRecorder):
@@ -106,7 +109,7 @@ def construct_factory(url: str, *, pool_size: int, options: str) -> Factory:
             "POSTGRES_SCHEMA": SCHEMA,
             "POSTGRES_POOL_SIZE": "1",
             "POSTGRES_MAX_OVERFLOW": str(pool_size - 1),
-            "POSTGRES_CONNECT_TIMEOUT": "5",
+            "POSTGRES_CONNECT_TIMEOUT": str(WAIT_SECONDS),
             "CREATE_TABLE": "no",
         },
     )
@@ -117,6 +120,7 @@ def construct_factory(url: str, *, pool_size: int, options: str) -> Factory:
         {name: value for name, value in parts.items() if name not in TAKEN},
         options=f"{parts.get('options') or ''} {options}",
         application_name="scrip",
+        connect_timeout=parts.get("connect_timeout", CONNECT_SECONDS),
         **LIVELY,
     )
     # Whoever asks next tries anew. The pool's own attempts come after pauses that double: a
