@@ -252,7 +252,7 @@ class Moves:
             case CreditsRefunded():
                 self._give_back(recorded, event.returns, "consumed")
                 for regrant in event.regrants:
-                    self._regranted(recorded, regrant, Source("refund", event.refund))
+                    self._regranted(recorded, regrant, Source("refund", event.refund), {})
             case BalanceAdjusted():
                 self._draw(recorded, event.draws, "available", "revoked")
                 if event.grant is not None:
@@ -301,11 +301,7 @@ class Moves:
         self.new[row.tenant, row.account, row.grant_id] = row
 
     def _regranted(
-        self,
-        recorded: Recorded,
-        regrant: Regrant,
-        source: Source,
-        metadata: dict[str, str] | None = None,
+        self, recorded: Recorded, regrant: Regrant, source: Source, metadata: dict[str, str]
     ) -> None:
         row = _new(recorded, regrant)
         row.source, row.instead_of = as_json(source), regrant.instead_of
