@@ -168,10 +168,7 @@ IN ((%(a)s, 4, {other}), ({other}, %(a)s, 4))
 def test_two_rows_of_one_stream_that_were_swapped_are_found_by_the_first(
     column: str, tamper: Tamper, database: DatabaseUrls
 ) -> None:
-    if column == "recorded_at":
-        tamper(_swap("recorded_at", "%(a)s, 11"))
-    else:
-        tamper(_swap(column, "%(a)s, 6"))
+    tamper(_swap(column, "%(a)s, 12" if column == "recorded_at" else "%(a)s, 6"))
     assert found(database) == [("hash", "a", 4)]
 
 
