@@ -36,24 +36,22 @@ WITH batch AS (
 ), stale AS MATERIALIZED (
     SELECT stream
     FROM unnest(%(expected)b::uuid[], %(nexts)b::bigint[]) AS t(stream, next)
-    WHERE EXISTS (
-        SELECT FROM scrip.ledger_events e
-        WHERE e.originator_id = t.stream AND e.originator_version = t.next
-    ) OR (t.next > 1 AND NOT EXISTS (
-        SELECT FROM scrip.ledger_events e
-        WHERE e.originator_id = t.stream AND e.originator_version = t.next - 1
-    ))
+    WHERE t.next - 1 <> coalesce((
+        SELECT max(e.originator_version) FROM scrip.ledger_events e
+        WHERE e.originator_id = t.stream
+    ), 0)
 ), used AS MATERIALIZED (
-    SELECT stream, key, true AS blocks FROM batch
-    WHERE key IS NOT NULL AND EXISTS (
-        SELECT FROM scrip.ledger_events e WHERE e.originator_id = stream AND e.key = batch.key
-    )
-    UNION ALL
-    SELECT stream, key, false
-    FROM unnest(%(probe_streams)b::uuid[], %(probe_keys)b::text[]) AS t(stream, key)
-    WHERE EXISTS (
-        SELECT FROM scrip.ledger_events e WHERE e.originator_id = t.stream AND e.key = t.key
-    )
+    SELECT stream, key, blocks
+    FROM (
+        SELECT stream, key, true AS blocks FROM batch WHERE key IS NOT NULL
+        UNION ALL
+        SELECT stream, key, false
+        FROM unnest(%(probe_streams)b::uuid[], %(probe_keys)b::text[]) AS t(stream, key)
+    ) AS asked
+    WHERE (
+        SELECT e.originator_version FROM scrip.ledger_events e
+        WHERE e.originator_id = asked.stream AND e.key = asked.key
+    ) IS NOT NULL
 ), written AS (
     INSERT INTO scrip.ledger_events (
         originator_id, originator_version, topic, state, tenant, account, subject, key, content,

@@ -32,7 +32,7 @@ class UnknownEvent(Exception):
         self.name = name
 
 
-class Stored(Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+class Stored(Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, gc=False):
     """What one event's state holds: who and why, the event's data, the balance after it."""
 
     by: str
@@ -42,7 +42,7 @@ class Stored(Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=Tru
     balance: Balance | None = None
 
 
-class Fact(Struct, frozen=True, kw_only=True):
+class Fact(Struct, frozen=True, kw_only=True, gc=False):
     """A stored event, understood."""
 
     by: str

@@ -22,7 +22,7 @@ TEXT_MAX = 255
 _canonical = msgspec.json.Encoder(order="deterministic")
 
 
-class Order(Struct, frozen=True, kw_only=True):
+class Order(Struct, frozen=True, kw_only=True, gc=False):
     """A command, whose account it is for, and on whose authority.
 
     `key` is the idempotency key, unique in the stream for ever; None only for commands that are
@@ -79,7 +79,7 @@ def _is_storable(text: str) -> bool:
     return text.isascii() or not any("\ud800" <= char <= "\udfff" for char in text)
 
 
-class Recorded(Struct, frozen=True, kw_only=True):
+class Recorded(Struct, frozen=True, kw_only=True, gc=False):
     """An event as it stands in the ledger. `balance` is the account's after this event.
 
     `key` is set on a command's own event, not on what was due before it.
@@ -100,7 +100,7 @@ class Recorded(Struct, frozen=True, kw_only=True):
     balance: Balance | None
 
 
-class Outcome(Struct, frozen=True):
+class Outcome(Struct, frozen=True, gc=False):
     """What became of an order: its own event, or None if there was nothing to do.
 
     `replayed` says that the key had been used before, and that this is the first answer again.
@@ -110,7 +110,7 @@ class Outcome(Struct, frozen=True):
     replayed: bool = False
 
 
-class View(Struct, frozen=True):
+class View(Struct, frozen=True, gc=False):
     """An account as it is at this moment, with all that is due by then. Grants by age."""
 
     position: int

@@ -189,8 +189,10 @@ class Store:
         """Connect as the services' role. Raises guard.RefusedToStart where that is not safe."""
         options = (
             f"-c statement_timeout={statement_timeout_ms} -c lock_timeout={lock_timeout_ms}"
-            " -c timezone=UTC"
+            " -c timezone=UTC -c enable_seqscan=off"
         )
+        # A plan made while a table was small must not read all of it once it is large; statistics
+        # come late to tables that only grow.
         factory = construct_factory(url, pool_size=pool_size, options=options)
         recorder = factory.application_recorder()
         assert isinstance(recorder, LedgerRecorder)

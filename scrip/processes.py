@@ -126,7 +126,7 @@ def _pool(settings: Settings) -> AsyncConnectionPool[Any]:
     """Return connections for reading, not open yet. One that died is replaced before it is used."""
     options = (
         f"-c statement_timeout={settings.statement_timeout_ms}"
-        f" -c lock_timeout={settings.lock_timeout_ms} -c timezone=UTC"
+        f" -c lock_timeout={settings.lock_timeout_ms} -c timezone=UTC -c enable_seqscan=off"
     )
     return AsyncConnectionPool(
         settings.database_url.get_secret_value(),

@@ -28,7 +28,7 @@ ACTIVATES, RESERVATION_ENDS, GRANT_ENDS = range(3)
 
 
 def burn_key(grant: Grant) -> BurnKey:
-    """Place a grant in the burn-down order, which is total: the sequence is never tied.
+    """Place a grant in the burn-down order, which is total: it ends in the id.
 
     Priority, narrower scope, earlier expiry, promotional before paid, lower cost, effect, age.
     """

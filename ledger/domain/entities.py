@@ -16,14 +16,14 @@ Overage = Literal["reject", "draw", "debt"]
 Bucket = Literal["available", "expired", "revoked"]
 
 
-class Draw(Struct, frozen=True, forbid_unknown_fields=True):
+class Draw(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     """What one grant pays or sets aside."""
 
     grant: str
     amount: Credits
 
 
-class Return(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+class Return(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, gc=False):
     """What goes back into one grant, and where it lies from then on."""
 
     grant: str
@@ -31,14 +31,14 @@ class Return(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True
     to: Bucket = "available"
 
 
-class Source(Struct, frozen=True, forbid_unknown_fields=True):
+class Source(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     """Where a grant comes from: a payment, a plan, an adjustment, a refund."""
 
     type: str
     id: str
 
 
-class Usage(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+class Usage(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, gc=False):
     """What a model call consumed. Cached input tokens are not counted among the input tokens."""
 
     input_tokens: int = 0
@@ -46,7 +46,7 @@ class Usage(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True)
     cached_input_tokens: int = 0
 
 
-class Rates(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+class Rates(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, gc=False):
     """What one model costs: micro-credits for a million tokens of each kind; at least `minimum`."""
 
     input_per_million: Credits
@@ -55,7 +55,7 @@ class Rates(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True)
     minimum: Credits = 0
 
 
-class Metered(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+class Metered(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, gc=False):
     """How much of a feature was used: a quantity of its unit, or tokens."""
 
     quantity: Quantity = 0
@@ -84,7 +84,9 @@ class Metered(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=Tru
         )
 
 
-class Price(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+class Price(
+    Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, gc=False
+):
     """How an amount came about: the price and its version, the quantities, the result.
 
     Either `unit_price` and `quantity`, or `model`, `rates`, `usage`. `amount` is rounded up, once.
@@ -105,7 +107,7 @@ class Price(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknow
         return Metered(self.quantity or 0, self.usage or Usage())
 
 
-class Charge(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Charge(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """What a command asks to be paid: an `amount`, a `quantity`, or a `usage` of a `model`.
 
     Exactly one of the three; where none is named, the command's own rule applies.
@@ -118,7 +120,7 @@ class Charge(Struct, frozen=True, kw_only=True, omit_defaults=True):
     usage: Usage | None = None
 
 
-class Grant(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Grant(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """Credits given in one lot.
 
     amount = available + pending + reserved + consumed + expired + revoked.
@@ -148,7 +150,7 @@ class Grant(Struct, frozen=True, kw_only=True, omit_defaults=True):
         return not self.scope or feature in self.scope
 
 
-class Deduction(Struct, frozen=True, omit_defaults=True):
+class Deduction(Struct, frozen=True, omit_defaults=True, gc=False):
     """One spending: which grants paid, in the order they were drawn, and what became debt, last."""
 
     id: str
@@ -158,7 +160,7 @@ class Deduction(Struct, frozen=True, omit_defaults=True):
     refunded: Credits = 0
 
 
-class Operation(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Operation(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """A reservation, or a direct deduction (born closed), with the deductions made under it.
 
     `pinned` are the slices still set aside, `overdraft` what is still set aside beyond the grants.
@@ -185,7 +187,7 @@ class Operation(Struct, frozen=True, kw_only=True, omit_defaults=True):
         return sum(draw.amount for draw in self.pinned) + self.overdraft
 
 
-class Balance(Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+class Balance(Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, gc=False):
     """Where an account's credits are.
 
     granted = available + pending + reserved + consumed + expired + revoked, with `debt` beside it.

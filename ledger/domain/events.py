@@ -25,7 +25,7 @@ from ledger.domain.values import Credits
 
 
 class AccountOpened(
-    Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True
+    Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, gc=False
 ):
     """An account was opened."""
 
@@ -35,7 +35,7 @@ class AccountOpened(
 
 
 class AccountUpdated(
-    Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True
+    Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, gc=False
 ):
     """An account's properties were put again; these are all of them."""
 
@@ -45,7 +45,7 @@ class AccountUpdated(
 
 
 class CreditsGranted(
-    Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True
+    Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, gc=False
 ):
     """Credits were given. `debt_repaid` of them went to the debt, if they were effective."""
 
@@ -64,7 +64,7 @@ class CreditsGranted(
 
 
 class GrantActivated(
-    Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True
+    Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, gc=False
 ):
     """A pending grant became effective; `debt_repaid` of it went to the debt."""
 
@@ -74,7 +74,7 @@ class GrantActivated(
 
 
 class GrantExpired(
-    Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True
+    Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, gc=False
 ):
     """A grant's time is over; `amount` is what nobody had spent or set aside."""
 
@@ -83,7 +83,7 @@ class GrantExpired(
 
 
 class GrantRevoked(
-    Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True
+    Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, gc=False
 ):
     """A grant was taken back: `amount` was unspent.
 
@@ -98,7 +98,7 @@ class GrantRevoked(
 
 
 class CreditsReserved(
-    Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True
+    Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, gc=False
 ):
     """Credits were set aside until a deadline: slices of grants, then the overdraft."""
 
@@ -115,7 +115,7 @@ class CreditsReserved(
 
 
 class ReservationExtended(
-    Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True
+    Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, gc=False
 ):
     """More was set aside, or for longer. `reserved` is the reservation's whole amount from now on.
 
@@ -134,7 +134,7 @@ class ReservationExtended(
 
 
 class ReservationCaptured(
-    Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True
+    Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, gc=False
 ):
     """Some of a reservation was spent; when `status` is no longer open, the rest went back.
 
@@ -168,7 +168,7 @@ class ReservationCaptured(
 
 
 class ReservationReleased(
-    Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True
+    Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, gc=False
 ):
     """What was still set aside went back. The status is `captured` if a total was reported."""
 
@@ -183,7 +183,7 @@ class ReservationReleased(
 
 
 class ReservationExpired(
-    Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True
+    Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, gc=False
 ):
     """The deadline passed; what was still set aside went back."""
 
@@ -194,7 +194,7 @@ class ReservationExpired(
 
 
 class CreditsDeducted(
-    Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True
+    Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, gc=False
 ):
     """Credits were spent in one step. amount = draws + debt, and `debt` is owed from now on."""
 
@@ -209,7 +209,9 @@ class CreditsDeducted(
     metadata: dict[str, str] = {}
 
 
-class Regrant(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+class Regrant(
+    Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, gc=False
+):
     """A new grant that another event makes: an adjustment, or a refund of what cannot go back.
 
     `instead_of` is the expired grant that it stands for, whose properties it has but for its life.
@@ -228,7 +230,7 @@ class Regrant(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unkn
 
 
 class CreditsRefunded(
-    Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True
+    Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, gc=False
 ):
     """Spent credits were given back: amount = returns + debt_cancelled + debt_regranted.
 
@@ -251,7 +253,7 @@ class CreditsRefunded(
 
 
 class BalanceAdjusted(
-    Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True
+    Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, gc=False
 ):
     """An operator's correction: up, as a new grant, or down, out of the grants and then as debt.
 
@@ -266,7 +268,9 @@ class BalanceAdjusted(
     metadata: dict[str, str] = {}
 
 
-class FeatureSet(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+class FeatureSet(
+    Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, gc=False
+):
     """A feature got a new version of its unit price (None: it has none) from now on."""
 
     feature: str
@@ -277,7 +281,7 @@ class FeatureSet(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_u
 
 
 class RateCardSet(
-    Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True
+    Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, gc=False
 ):
     """A feature got a new version of its token rates, by model, from now on."""
 
@@ -287,7 +291,7 @@ class RateCardSet(
 
 
 class RefundPolicySet(
-    Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True
+    Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, gc=False
 ):
     """What a refund does with slices of expired grants: they lapse (None), or are granted anew."""
 

@@ -7,7 +7,7 @@ from typing import TypeGuard, assert_never
 
 from msgspec.structs import replace
 
-from ledger.domain.entities import Deduction, Operation
+from ledger.domain.entities import Deduction, Metered, Operation
 from ledger.domain.events import (
     CreditsDeducted,
     CreditsRefunded,
@@ -98,6 +98,7 @@ def _deducted(event: CreditsDeducted) -> Operation:
         price=event.price,
         actor=event.actor,
         job=event.job,
+        metered=event.price.metered if event.price else Metered(),
         deductions=(deduction,),
     )
 

@@ -72,7 +72,8 @@ class Model(Books):
         )
         return {"grant": name, "pending": start > now, "debt_repaid": self._add(lot, now)}
 
-    def _add(self, lot: Lot, now: datetime) -> int:
+    def _add(self, lot: Lot, now: datetime, age: int | None = None) -> int:
+        lot.age = len(self.lots) if age is None else age
         self.lots[lot.id] = lot
         self.slices.append(Slice(lot.id, lot.amount, "pending"))
         return self.land(lot) if lot.effective_at <= now else 0
@@ -292,6 +293,7 @@ class Model(Books):
         self.debt += debt
         job = Job(name, "captured", asked - short, feature, priced, captured=asked - short)
         job.spent.append(Spent(name, asked - short, paid, debt))
+        job.counted = priced.counted if priced else job.counted
         self.jobs[name] = job
         return {"deduction": name, "amount": asked - short, "draws": sums(paid), "debt": debt}
 
@@ -398,7 +400,8 @@ class Model(Books):
         if repaid:
             new = derived_id("grt", f"{key}\0{len(instead) + 1}")
             news.append(Lot(new, repaid, "paid", 100, (), now, None, None, "pending"))
+        age = len(self.lots)
         for lot in news:
-            self._add(lot, now)
+            self._add(lot, now, age)
         named: list[str | None] = [*instead, None]
         return [(name, lot.amount) for name, lot in zip(named, news, strict=False)]

@@ -36,6 +36,8 @@ class Lot:
     cost_basis: int | None
     status: str
     clawed_back: bool = False
+    age: int = 0
+    """How many grants there were before the event that made this one."""
 
 
 @dataclass(eq=False)
@@ -113,6 +115,8 @@ class Books:
         far = datetime.max.replace(tzinfo=UTC)
         line = [lot for lot in self.lots.values() if lot.status == "active"]
         line = [lot for lot in line if any_scope or not lot.scope or feature in lot.scope]
+        line.sort(key=lambda lot: lot.id)
+        line.sort(key=lambda lot: lot.age)
         line.sort(key=lambda lot: lot.effective_at)
         line.sort(key=lambda lot: lot.cost_basis if lot.cost_basis is not None else 0)
         line.sort(key=lambda lot: ["promotional", "paid"].index(lot.kind))
