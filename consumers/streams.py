@@ -6,11 +6,9 @@ DEAD hold what is nowhere else, so the server should sync every write (`sync_int
 
 from __future__ import annotations
 
-import asyncio
-import http.client
-import urllib.request
 from typing import Final
 
+import httpx
 import msgspec
 import structlog
 from msgspec import Struct
@@ -228,8 +226,8 @@ async def check_sync(monitor_url: str | None, *, refuse: bool = False) -> bool |
     if monitor_url is None:
         return None
     try:
-        varz = await asyncio.to_thread(_read_varz, monitor_url)
-    except (OSError, http.client.HTTPException, msgspec.MsgspecError) as error:
+        varz = await _read_varz(monitor_url)
+    except (httpx.HTTPError, httpx.InvalidURL, msgspec.MsgspecError) as error:
         log.warning("nats.sync_unknown", error=str(error))
         return None
     always = varz.jetstream.config is not None and varz.jetstream.config.sync_always
@@ -241,11 +239,12 @@ async def check_sync(monitor_url: str | None, *, refuse: bool = False) -> bool |
     return always
 
 
-def _read_varz(monitor_url: str) -> _Varz:
-    assert monitor_url.startswith(("http://", "https://"))
-    address = f"{monitor_url.rstrip('/')}/varz"
-    with urllib.request.urlopen(address, timeout=MONITOR_SECONDS_MAX) as answer:  # noqa: S310 - the scheme is checked above
-        return msgspec.json.decode(answer.read(), type=_Varz)
+async def _read_varz(monitor_url: str) -> _Varz:
+    # The server is addressed directly, whatever proxy the environment names for the outside.
+    async with httpx.AsyncClient(timeout=MONITOR_SECONDS_MAX, trust_env=False) as client:
+        answer = await client.get(f"{monitor_url.rstrip('/')}/varz")
+        answer.raise_for_status()
+        return msgspec.json.decode(answer.content, type=_Varz)
 
 
 def token_of(tenant: str) -> str:
