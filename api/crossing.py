@@ -9,22 +9,25 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, Final
 
 from ledger.batch import Answer
 from ledger.domain.catalog import Catalog
 from ledger.domain.entities import Charge, Price
-from ledger.domain.errors import LedgerError
+from ledger.domain.errors import LedgerError, StoreUnavailable
 from ledger.records import Order, Outcome, View
 from ledger.writer import Writer
+
+GRACE_SECONDS: Final = 5.0
 
 
 class Crossing:
     """The writer, for coroutines of one event loop."""
 
-    def __init__(self, writer: Writer) -> None:
-        """Ask `writer`."""
+    def __init__(self, writer: Writer, grace_seconds: float = GRACE_SECONDS) -> None:
+        """Ask `writer`, and give up so long after it should have given up by itself."""
         self.writer = writer
+        self.patience_seconds = writer.command_timeout_seconds + grace_seconds
         self._loop: asyncio.AbstractEventLoop | None = None
         self._arrived: deque[tuple[asyncio.Future[Any], Any]] = deque()
         self._waking = False
@@ -65,7 +68,12 @@ class Crossing:
         loop = self._loop = asyncio.get_running_loop()
         waiting: asyncio.Future[Any] = loop.create_future()
         ask(lambda answer: self._arrive(loop, waiting, answer))
-        answer = await waiting
+        try:
+            async with asyncio.timeout(self.patience_seconds):
+                answer = await waiting
+        except TimeoutError:
+            # The writer waits in vain as well: no timeout of its own reaches a frozen server.
+            raise StoreUnavailable from None
         if isinstance(answer, LedgerError):
             raise answer
         return answer

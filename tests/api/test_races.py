@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 import socket
 import time
 from urllib.parse import urlsplit
 
 import httpx
+import psycopg
 import pytest
 
 from api.crossing import Crossing
 from ledger.domain.commands import Deduct, PutAccount
 from ledger.domain.entities import Charge
-from ledger.domain.errors import AccountNotFound
+from ledger.domain.errors import AccountNotFound, StoreUnavailable
 from ledger.records import Order
+from ledger.store import Store
+from ledger.writer import Writer
+from scrip.embedded import DatabaseUrls
 from tests.api.room import Client, Service, Tenant, fresh
 
 
@@ -119,3 +125,28 @@ def test_a_loop_that_has_ended_does_not_hurt_the_writer(service: Service) -> Non
     asyncio.run(leave())
     assert service.writer.submit(order).result(timeout=10).recorded is not None
     assert service.writer.alive
+
+
+def test_a_database_that_is_frozen_is_given_up_and_the_key_tells_what_became(
+    own_database: DatabaseUrls,
+) -> None:
+    """A stopped backend's kernel still acknowledges: neither keepalives nor its timeouts help."""
+    order = Order(tenant="t", account="a", command=PutAccount(), key="open", by="key:test")
+    store = Store.open(own_database.app_url)
+    backends = (
+        "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND usename = %s"
+    )
+    with Writer(store, command_timeout_seconds=0.2) as writer:
+        with psycopg.connect(own_database.superuser_url) as connection:
+            pids = [pid for (pid,) in connection.execute(backends, ("scrip_app",))]
+        assert pids
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            with pytest.raises(StoreUnavailable):
+                asyncio.run(Crossing(writer, grace_seconds=0.3).command(order))
+        finally:
+            for pid in pids:
+                os.kill(pid, signal.SIGCONT)
+        assert writer.submit(order).result(timeout=10).replayed
+    store.close()
