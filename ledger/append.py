@@ -62,6 +62,7 @@ WITH batch AS (
     WHERE stream NOT IN (SELECT stream FROM stale)
         AND stream NOT IN (SELECT stream FROM used WHERE blocks)
         AND NOT EXISTS (SELECT FROM stale WHERE stream = ANY(%(guards)b::uuid[]))
+        AND NOT EXISTS (SELECT FROM used WHERE blocks AND stream = ANY(%(guards)b::uuid[]))
     ORDER BY place
     RETURNING notification_id
 )
@@ -83,8 +84,9 @@ class Rows(Struct, kw_only=True):
     """The rows of one batch, column by column, and what must be so for them to be written.
 
     `expected` maps each stream that was decided on to the version that must be free and follow the
-    last one there. Where a stream among the `guards` is stale, nothing is written at all. `probes`
-    are keys of commands that were refused: only told whether they have been used.
+    last one there. Where a stream among the `guards` is stale, or one of its own keys has been
+    used, nothing is written at all. `probes` are keys of commands that were refused: only told
+    whether they have been used.
     """
 
     streams: list[UUID] = field(default_factory=list)

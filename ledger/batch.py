@@ -338,14 +338,15 @@ class Batch:
         The commands on those streams are in `again`, save those whose key had been used.
         """
         undone = set(appended.stale)
-        if undone.intersection(self.rows.guards):
-            # Refusals too: the price that was not found may have been put meanwhile.
-            undone.update(one.pending.stream for one in self.decided)
         undone.update(
             one.pending.stream
             for one in self.decided
             if one.recorded is not None and one.pending.key in appended.used
         )
+        if undone.intersection(self.rows.guards):
+            # Refusals too: the price that was not found may have been put meanwhile. And what was
+            # priced may have been so by a price of this very batch, which is not written.
+            undone.update(one.pending.stream for one in self.decided)
         positions = self._positions(appended, undone)
         receipts = session.receipts(appended.used) if appended.used else {}
         answers: list[tuple[Pending, Answer]] = []

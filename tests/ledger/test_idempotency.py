@@ -22,12 +22,13 @@ from ledger.domain.commands import (
 )
 from ledger.domain.entities import Charge
 from ledger.domain.errors import IdempotencyMismatch, InsufficientCredits
-from ledger.domain.events import ReservationCaptured
+from ledger.domain.events import CreditsDeducted, ReservationCaptured
+from ledger.domain.values import MICRO
 from ledger.records import Order, Outcome, stream_id
 from ledger.store import Store
 from ledger.writer import Writer
 from tests.ledger.conftest import NewWriter
-from tests.ledger.room import TENANT, Clock, ask, deduct, opened, order, put, reserve
+from tests.ledger.room import TENANT, Clock, accepted, ask, deduct, opened, order, put, reserve
 
 TEN = Charge(amount=10)
 STORY: list[tuple[Command, str | None]] = [
@@ -93,6 +94,18 @@ def test_the_same_key_with_other_content_is_refused(writer: Writer) -> None:
         writer.submit(deduct(2, "d")).result(10)
     with pytest.raises(IdempotencyMismatch):
         writer.submit(order(Adjust(amount=1), "grant")).result(10)
+
+
+def test_a_price_that_was_not_put_again_prices_nothing(writer: Writer) -> None:
+    """Asked for with a used key, it priced what came behind it in the batch."""
+    ask(writer, [*opened(), order(SetFeature(feature="f", name="F", unit_price=1), "p", None)])
+    charge = Charge(feature="f", quantity=MICRO)
+    dearer = order(SetFeature(feature="f", name="F", unit_price=7), "p", None)
+    refused, spent = ask(writer, [dearer, order(Deduct(charge=charge), "d")])
+    assert isinstance(refused, IdempotencyMismatch)
+    (recorded,) = accepted([spent])
+    assert isinstance(recorded.event, CreditsDeducted)
+    assert (recorded.event.amount, recorded.event.price.version) == (1, 1)  # type: ignore[union-attr]
 
 
 def test_the_same_key_on_another_account_or_tenant_is_another_key(writer: Writer) -> None:
