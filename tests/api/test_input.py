@@ -233,6 +233,8 @@ def test_a_charge_must_be_of_exactly_one_kind(
         ("/v1/accounts?offset=1", "offset"),
         ("/v1/accounts?cursor=abc", "cursor"),
         ("/v1/accounts?cursor=WyJncmFudHMiLDFd", "cursor"),
+        # ["accounts", NUL]
+        ("/v1/accounts?cursor=WyJhY2NvdW50cyIsIlx1MDAwMCJd", "cursor"),
         ("/v1/accounts?search=%00", "search"),
         ("/v1/accounts?search=%ff", "query"),
         ("/v1/accounts?position=-1", "position"),

@@ -228,6 +228,18 @@ async def test_a_stream_that_is_ahead_of_the_ledger_is_left_alone(room: Room) ->
         assert (await js.stream_info(LEDGER)).state.messages == 1
 
 
+async def test_an_event_too_large_for_nats_is_told_of_and_holds_up_nothing(room: Room) -> None:
+    """One event of a megabyte stopped the stream of all tenants."""
+    room.do("account-1", PutAccount(metadata={"large": "x" * (1 << 20)}))
+    room.open_account("account-2")
+    async with room.client() as client, publishing(room):
+        await all_published(room, client)
+        large, *rest = (msgspec.json.decode(each.data or b"") for each in await published(client))
+    assert (large["type"], large["id"]) == ("account.opened.v1", "1")
+    assert large["data"]["data"] is None
+    assert [each["data"]["data"] is None for each in rest] == [False, False]
+
+
 async def test_an_event_is_a_cloud_event_with_amounts_as_decimals(room: Room) -> None:
     room.set_prices()
     room.do("account-1", PutAccount())

@@ -59,16 +59,9 @@ class Model(Books):
         start = command.effective_at or now
         if command.expires_at and (command.expires_at <= now or command.expires_at <= start):
             raise Refused("invalid_request", field="expires_at")
+        end, cost = command.expires_at, command.cost_basis
         lot = Lot(
-            name,
-            command.amount,
-            command.kind,
-            command.priority,
-            command.scope,
-            start,
-            command.expires_at,
-            command.cost_basis,
-            "pending",
+            name, command.amount, command.kind, command.priority, command.scope, start, end, cost
         )
         return {"grant": name, "pending": start > now, "debt_repaid": self._add(lot, now)}
 
@@ -305,17 +298,8 @@ class Model(Books):
         if command.amount > 0:
             if command.expires_at and command.expires_at <= now:
                 raise Refused("invalid_request", field="expires_at")
-            lot = Lot(
-                name,
-                command.amount,
-                command.kind,
-                100,
-                (),
-                now,
-                command.expires_at,
-                None,
-                "pending",
-            )
+            end = command.expires_at
+            lot = Lot(name, command.amount, command.kind, 100, (), now, end, None)
             self._add(lot, now)
             return {"adjustment": name, "amount": command.amount, "debt": 0}
         if command.expires_at:
@@ -393,13 +377,11 @@ class Model(Books):
         for number, (name, amount) in enumerate(instead.items(), 1):
             old, new = self.lots[name], derived_id("grt", f"{key}\0{number}")
             end = now + timedelta(days=days or 0)
-            lot = Lot(
-                new, amount, old.kind, old.priority, old.scope, now, end, old.cost_basis, "pending"
-            )
+            lot = Lot(new, amount, old.kind, old.priority, old.scope, now, end, old.cost_basis)
             news.append(lot)
         if repaid:
             new = derived_id("grt", f"{key}\0{len(instead) + 1}")
-            news.append(Lot(new, repaid, "paid", 100, (), now, None, None, "pending"))
+            news.append(Lot(new, repaid, "paid", 100, (), now, None, None))
         age = len(self.lots)
         for lot in news:
             self._add(lot, now, age)

@@ -34,7 +34,7 @@ class Lot:
     effective_at: datetime
     expires_at: datetime | None
     cost_basis: int | None
-    status: str
+    status: str = "pending"
     clawed_back: bool = False
     age: int = 0
     """How many grants there were before the event that made this one."""
