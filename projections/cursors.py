@@ -41,6 +41,9 @@ def decode_cursor(list_name: str, kind: type[Key], cursor: str) -> Key:
         raise InvalidCursor("is not a cursor of this list") from error
     if name != list_name:
         raise InvalidCursor("is a cursor of another list")
+    if b"\\u0000" in text:
+        # No key holds a backslash, so this is NUL, which PostgreSQL cannot be asked for.
+        raise InvalidCursor("is not a cursor of this list")
     result: Key = key
     return result
 

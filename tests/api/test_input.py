@@ -233,7 +233,7 @@ def test_a_charge_must_be_of_exactly_one_kind(
         ("/v1/accounts?offset=1", "offset"),
         ("/v1/accounts?cursor=abc", "cursor"),
         ("/v1/accounts?cursor=WyJncmFudHMiLDFd", "cursor"),
-        # ["accounts", NUL]
+        # One that holds NUL, which PostgreSQL cannot be asked for.
         ("/v1/accounts?cursor=WyJhY2NvdW50cyIsIlx1MDAwMCJd", "cursor"),
         ("/v1/accounts?search=%00", "search"),
         ("/v1/accounts?search=%ff", "query"),
