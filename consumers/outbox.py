@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Any, Final, LiteralString
 
 import structlog
@@ -44,7 +43,6 @@ POLL_SECONDS: Final = 0.02
 STANDBY_SECONDS: Final = 1.0
 CHECK_SECONDS: Final = 2.0
 PAUSE_SECONDS: Final = 0.5
-AHEAD_SECONDS: Final = 10.0
 CONNECT_SECONDS_MAX: Final = 5
 
 TRY_LOCK = "SELECT pg_try_advisory_lock(%(lock)s)"
@@ -69,13 +67,6 @@ class Tail(Struct, frozen=True):
 
     position: int
     sequence: int
-
-
-class _Published(Struct):
-    id: str
-    type: str
-    time: datetime
-    subject: str | None = None
 
 
 async def publish_ledger(
@@ -159,7 +150,9 @@ async def publish_window(publisher: Publisher, tail: Tail, events: Sequence[Reco
             headers["Nats-Expected-Last-Msg-Id"] = before
         before = headers["Nats-Msg-Id"]
         subject = ledger_subject(event.tenant, event.name)
-        futures.append(await publisher.send(subject, cloud_event(event), headers))
+        # What is too large for the server would stand in the way of all that follows.
+        payload = cloud_event(event, publisher.payload_bytes_max)
+        futures.append(await publisher.send(subject, payload, headers))
     acks = await wait(futures)
     if any(ack.duplicate for ack in acks):
         # NATS remembers the ids of messages that were purged, and has not stored them again.

@@ -18,6 +18,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 ACK_SECONDS_MAX: Final = 5.0
+HEADERS_BYTES_MAX: Final = 4_096
 
 
 class Refused(Exception):
@@ -56,6 +57,11 @@ class Publisher:
         self._waiting: dict[str, asyncio.Future[Ack]] = {}
         self._sent = 0
         self._subscription: Subscription | None = None
+
+    @property
+    def payload_bytes_max(self) -> int:
+        """The largest payload that the server takes, with room for headers beside it."""
+        return self._client.max_payload - HEADERS_BYTES_MAX
 
     async def start(self) -> Self:
         """Begin to listen for answers."""
