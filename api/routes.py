@@ -148,11 +148,6 @@ class Write(Route, frozen=True, kw_only=True):
         """Tell whether there must be a body: some field of it has no default."""
         return any(field.required for field in structs.fields(self.body))
 
-    @property
-    def for_account(self) -> bool:
-        """Tell whether the command is about an account, and not about the catalog."""
-        return "{account}" in self.path
-
 
 class Ask(Route, frozen=True, kw_only=True):
     """A route with a body that is not one command."""

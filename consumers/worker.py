@@ -31,7 +31,6 @@ RESTART_DOUBLINGS_MAX: Final = 10
 STEADY_SECONDS: Final = 30.0
 """A part that ran this long begins with short pauses again."""
 PROBE_SECONDS: Final = 5.0
-STOP_SECONDS_MAX: Final = 20.0
 
 OUTSIDE: Final = (
     NatsError,

@@ -55,7 +55,6 @@ SELECT_STREAM: LiteralString = (
     " WHERE e.originator_id = %(stream)s AND e.originator_version > %(after)s"
     " ORDER BY e.originator_version LIMIT %(limit)s"
 )
-SELECT_MAX = "SELECT max(notification_id) FROM scrip.ledger_events"
 SELECT_SNAPSHOTS = """
 SELECT originator_id, version, state, position, recorded_at, hash
 FROM scrip.snapshots WHERE originator_id = ANY(%(streams)b::uuid[]) AND format = %(format)s

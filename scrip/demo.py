@@ -18,7 +18,6 @@ from scrip.replay.target import Connected, Target
 from scrip.replay.terminal import Bars
 from scrip.traces import synthetic_trace
 
-REQUESTS: Final = 2_000
 CONNECTIONS_MAX: Final = 64
 ACCOUNTS: Final = (
     *("ada", "alan", "barbara", "donald", "edsger", "frances", "grace", "hedy", "jean", "joan"),
