@@ -24,7 +24,6 @@ from ledger.domain.errors import (
     Overloaded,
     StoreUnavailable,
 )
-from ledger.store import Store
 from ledger.writer import Writer
 
 ADMIN: Final[frozenset[Role]] = frozenset({"admin"})
@@ -44,7 +43,6 @@ class Deps(Struct, frozen=True, kw_only=True):
     """What the room is given: the ledger, the tables, and the settings it needs."""
 
     writer: Writer
-    store: Store
     pool: AsyncConnectionPool[Any]
     position_wait_seconds: float = 2.0
     body_bytes_max: int = MIB

@@ -100,7 +100,6 @@ async def _api(settings: Settings) -> None:
             app = create_app(
                 Deps(
                     writer=writer,
-                    store=store,
                     pool=_pool(settings),
                     position_wait_seconds=settings.position_wait_ms / 1_000,
                     body_bytes_max=settings.body_bytes_max,

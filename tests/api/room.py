@@ -151,9 +151,7 @@ class Service:
             timeout=3,
             kwargs={"autocommit": True, "options": "-c statement_timeout=5000 -c timezone=UTC"},
         )
-        self.app = create_app(
-            Deps(writer=self.writer, store=self.store, pool=pool, **self.settings)
-        )
+        self.app = create_app(Deps(writer=self.writer, pool=pool, **self.settings))
         self._stack.enter_context(self._serving())
         return self
 
