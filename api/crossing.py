@@ -28,7 +28,6 @@ class Crossing:
         """Ask `writer`, and give up so long after it should have given up by itself."""
         self.writer = writer
         self.patience_seconds = writer.command_timeout_seconds + grace_seconds
-        self._loop: asyncio.AbstractEventLoop | None = None
         self._arrived: deque[tuple[asyncio.Future[Any], Any]] = deque()
         self._waking = False
 
@@ -65,7 +64,7 @@ class Crossing:
         return quote
 
     async def _await(self, ask: Callable[[Callable[[Any], None]], None]) -> Any:
-        loop = self._loop = asyncio.get_running_loop()
+        loop = asyncio.get_running_loop()
         waiting: asyncio.Future[Any] = loop.create_future()
         ask(lambda answer: self._arrive(loop, waiting, answer))
         try:
