@@ -43,6 +43,14 @@ def take(slices: tuple[Draw, ...], amount: int) -> tuple[tuple[Draw, ...], tuple
     return tuple(taken), tuple(rest)
 
 
+def joined(slices: tuple[Draw, ...], more: tuple[Draw, ...]) -> tuple[Draw, ...]:
+    """Return `slices`, then `more`; a grant that pays on has one slice, not one for each time."""
+    if not slices or not more or slices[-1].grant != more[0].grant:
+        return slices + more
+    meeting = Draw(more[0].grant, slices[-1].amount + more[0].amount)
+    return (*slices[:-1], meeting, *more[1:])
+
+
 def give_back(account: Account, slices: Iterable[Draw]) -> tuple[Return, ...]:
     """Say where each slice goes: into what is available, unless its grant has ended meanwhile."""
     return tuple(

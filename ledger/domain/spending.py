@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from ledger.domain.account import Account
 from ledger.domain.bounds import check_amount, check_count, check_debt
-from ledger.domain.burndown import burn_down, give_back, take, total
+from ledger.domain.burndown import burn_down, give_back, joined, take, total
 from ledger.domain.catalog import Catalog
 from ledger.domain.commands import (
     Capture,
@@ -197,7 +197,7 @@ def extend(account: Account, command: Extend, now: datetime) -> ReservationExten
         expires_at=expires_at,
         reserved=operation.amount + more,
         captured=operation.captured,
-        pinned=operation.pinned + draws,
+        pinned=joined(operation.pinned, draws),
         overdraft_pinned=operation.overdraft + overdraft,
     )
 

@@ -189,10 +189,18 @@ def test_extending_sets_more_aside() -> None:
     given(grant(5, "a", priority=1), grant(5, "b"), reserve(4)).when(extend(amount=3)).then(
         ReservationExtended,
         draws=[("a", 1), ("b", 2)],
-        pinned=[("a", 4), ("a", 1), ("b", 2)],
+        pinned=[("a", 5), ("b", 2)],
         reserved=7,
         expires_at=at(600),
     ).leaves(reserved=7)
+
+
+def test_extending_again_and_again_makes_no_event_longer() -> None:
+    """A stream that was extended every second wrote each time all slices there had ever been."""
+    steps = [extend(amount=1)] * 5
+    given(grant(9, "a"), reserve(1), *steps).when(extend(amount=1)).then(
+        ReservationExtended, draws=[("a", 1)], pinned=[("a", 7)]
+    )
 
 
 def test_extending_moves_the_deadline_from_now() -> None:
