@@ -189,6 +189,9 @@ class Store:
         options = (
             f"-c statement_timeout={statement_timeout_ms} -c lock_timeout={lock_timeout_ms}"
             " -c timezone=UTC -c enable_seqscan=off"
+            # Whatever the database's default: an append must see all that was committed before it
+            # had the lock, or it would refuse, and answer, from what is no longer so.
+            " -c default_transaction_isolation=read\\ committed"
         )
         # A plan made while a table was small must not read all of it once it is large; statistics
         # come late to tables that only grow.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any, LiteralString
 
@@ -131,6 +132,17 @@ def test_a_database_that_acknowledges_before_it_writes_is_refused(
     owner.execute(alter.format(sql.Identifier(database.name), sql.Literal(value)))
     with pytest.raises(RefusedToStart, match=f"synchronous_commit = {value}"):
         Store.open(database.app_url)
+
+
+def test_an_append_sees_what_was_committed_before_it_had_the_lock_whatever_the_default(
+    database: DatabaseUrls, owner: psycopg.Connection[Any]
+) -> None:
+    alter = sql.SQL("ALTER DATABASE {} SET default_transaction_isolation = 'serializable'")
+    owner.execute(alter.format(sql.Identifier(database.name)))
+    with closing(Store.open(database.app_url)) as store, store.session(locked=True) as session:
+        found = session.connection.execute("SHOW transaction_isolation").fetchone()
+        assert found is not None
+        assert dict(found)["transaction_isolation"] == "read committed"
 
 
 def test_a_role_that_may_change_events_is_refused(
