@@ -18,6 +18,7 @@ from consumers.health import Part
 from consumers.writing import submit_all
 from ledger.domain.commands import Settle
 from ledger.domain.errors import LedgerError
+from ledger.recorder import LIVELY
 from ledger.records import Order
 from ledger.writer import Writer
 from projections.balances import due_accounts
@@ -39,7 +40,7 @@ async def settle_deadlines(
 ) -> None:
     """Settle what is due, every `poll_seconds`, until `stop`."""
     connection = await AsyncConnection.connect(
-        database_url, autocommit=True, connect_timeout=CONNECT_SECONDS_MAX, keepalives_idle=10
+        database_url, autocommit=True, connect_timeout=CONNECT_SECONDS_MAX, **LIVELY
     )
     async with connection:
         part.running()

@@ -32,6 +32,7 @@ from consumers.streams import (
     ledger_subject,
 )
 from ledger.reading import COLUMNS, recorded_from_row
+from ledger.recorder import LIVELY
 from ledger.records import Recorded
 
 log = structlog.get_logger(__name__)
@@ -74,7 +75,7 @@ async def publish_ledger(
 ) -> None:
     """Publish until `stop`. Raises what it cannot wait out; start it again then."""
     connection = await AsyncConnection.connect(
-        database_url, autocommit=True, connect_timeout=CONNECT_SECONDS_MAX, keepalives_idle=10
+        database_url, autocommit=True, connect_timeout=CONNECT_SECONDS_MAX, **LIVELY
     )
     async with connection:
         while not await _is_leading(connection):

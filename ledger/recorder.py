@@ -8,7 +8,7 @@ tracking records and selects are the library's own.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 from urllib.parse import unquote
 
 import eventsourcing.postgres as pg
@@ -25,7 +25,7 @@ from ledger.append import append, rows_of
 
 SCHEMA = "scrip"
 TAKEN = {"dbname", "host", "port", "user", "password"}
-LIVELY = {
+LIVELY: Final[dict[str, Any]] = {
     "keepalives": 1,
     "keepalives_idle": 5,
     "keepalives_interval": 2,

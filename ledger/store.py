@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import Any, LiteralString
 from uuid import UUID
@@ -12,6 +12,7 @@ from uuid import UUID
 from msgspec import MsgspecError, Struct
 from psycopg import Connection
 from psycopg.rows import tuple_row
+from psycopg_pool import PoolClosed
 
 from ledger import guard
 from ledger.append import LOCK, Appended, Rows, append
@@ -209,6 +210,11 @@ class Store:
     def close(self) -> None:
         """Close all connections."""
         self.recorder.datastore.close()
+
+    def drop_broken_connections(self) -> None:
+        """Replace the idle connections that a restart of the database has broken."""
+        with suppress(PoolClosed):
+            self.recorder.datastore.pool.check()
 
     @contextmanager
     def session(self, *, locked: bool = False) -> Iterator[Session]:

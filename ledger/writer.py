@@ -88,7 +88,7 @@ class Writer:
         self.store = store
         self.clock = clock
         self.queue_max = queue_max
-        self.batch_max = batch_max
+        self.batch_max = self._take_max = batch_max
         self.snapshot_every = snapshot_every
         self.command_timeout_seconds = command_timeout_seconds
         self.stats = Stats()
@@ -230,6 +230,7 @@ class Writer:
             locked = any(pending.attempts >= ATTEMPTS_OPTIMISTIC for pending in pendings)
             try:
                 self._write(number, pendings, locked=locked)
+                self._take_max = min(2 * self._take_max, self.batch_max)
             except PersistenceError as error:
                 self._failed(pendings, error)
             except Spoiled as spoiled:
@@ -250,7 +251,7 @@ class Writer:
                 if self._closing:
                     return None
                 self._ready.wait()
-            count = min(len(self._queue), self.batch_max)
+            count = min(len(self._queue), self._take_max)
             return [self._queue.popleft() for _ in range(count)]
 
     def _write(self, number: int, pendings: list[Pending], *, locked: bool) -> None:
@@ -305,6 +306,9 @@ class Writer:
         """Try again what may still be answered in time; a key that was written finds itself."""
         self.stats.failures += 1
         log.warning("writer.batch_failed: %s", error)
+        # One command that is too much for the database fails at last by itself, not all others.
+        self._take_max = max(1, len(pendings) // 2)
+        self.store.drop_broken_connections()
         now = time.monotonic()
         with self._ready:
             # Those behind this batch have waited too.

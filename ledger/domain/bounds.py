@@ -7,7 +7,13 @@ from __future__ import annotations
 
 from ledger.domain.entities import Balance
 from ledger.domain.errors import InvalidCommand, LimitReached
-from ledger.domain.values import CREDITS_MAX, TOTAL_MAX, format_decimal
+from ledger.domain.values import (
+    CHANGES_MAX,
+    CREDITS_MAX,
+    METADATA_CHARACTERS_MAX,
+    TOTAL_MAX,
+    format_decimal,
+)
 
 
 def check_amount(field: str, amount: int | None, lowest: int = 0) -> None:
@@ -29,3 +35,20 @@ def check_debt(balance: Balance, more: int) -> None:
     """Refuse a debt that sums could not hold: not even finished work is charged beyond that."""
     if more and balance.debt + more > TOTAL_MAX:
         raise LimitReached(limit="debt", max=TOTAL_MAX)
+
+
+def check_changes(changes: int) -> None:
+    """Refuse another change of an operation whose story would take too long to recall.
+
+    What closes a reservation is not asked: it can always be closed.
+    """
+    if changes >= CHANGES_MAX:
+        raise LimitReached(limit="changes", max=CHANGES_MAX)
+
+
+def check_metadata(metadata: dict[str, str]) -> None:
+    """Refuse metadata that would make events too large to be read in batches."""
+    if sum(len(name) + len(text) for name, text in metadata.items()) > METADATA_CHARACTERS_MAX:
+        raise InvalidCommand(
+            field="metadata", rule=f"must be at most {METADATA_CHARACTERS_MAX} characters in all"
+        )

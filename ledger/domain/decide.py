@@ -12,7 +12,7 @@ from typing import assert_never
 
 from ledger.domain import spending
 from ledger.domain.account import ACTIVATES, RESERVATION_ENDS, Account
-from ledger.domain.bounds import check_amount, check_count, check_debt
+from ledger.domain.bounds import check_amount, check_count, check_debt, check_metadata
 from ledger.domain.burndown import burn_down, give_back
 from ledger.domain.catalog import Catalog
 from ledger.domain.commands import (
@@ -170,6 +170,7 @@ def _act(
 
 def _put_account(account: Account, command: PutAccount) -> AccountEvent:
     check_amount("overdraft_limit", command.overdraft_limit)
+    check_metadata(command.metadata)
     event = AccountUpdated if account.opened else AccountOpened
     return event(
         label=command.label,
@@ -192,6 +193,7 @@ def _grant(account: Account, command: GrantCredits, now: datetime, key: str) -> 
     check_amount("amount", command.amount, lowest=1)
     check_amount("cost_basis", command.cost_basis)
     check_count("priority", command.priority, 0, PRIORITY_MAX)
+    check_metadata(command.metadata)
     effective_at = command.effective_at or now
     if command.expires_at is not None and command.expires_at <= max(now, effective_at):
         raise InvalidCommand(
@@ -237,6 +239,7 @@ def _revoke(account: Account, command: RevokeGrant) -> GrantRevoked:
 def _adjust(account: Account, command: Adjust, now: datetime, key: str) -> BalanceAdjusted:
     name = derived_id("adj", key)
     check_amount("amount", abs(command.amount))
+    check_metadata(command.metadata)
     if command.amount == 0:
         raise InvalidCommand(field="amount", rule="must not be 0")
     if command.amount < 0:

@@ -164,7 +164,7 @@ class Operation(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False)
     """A reservation, or a direct deduction (born closed), with the deductions made under it.
 
     `pinned` are the slices still set aside, `overdraft` what is still set aside beyond the grants.
-    `metered` is what its captures have counted.
+    `metered` is what its captures have counted, `changes` its events since the first.
     """
 
     id: str
@@ -180,6 +180,7 @@ class Operation(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False)
     job: str | None = None
     metered: Metered = Metered()
     deductions: tuple[Deduction, ...] = ()
+    changes: int = 0
 
     @property
     def remaining(self) -> int:

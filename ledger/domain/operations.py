@@ -62,9 +62,10 @@ def advance(operation: Operation | None, event: OperationEvent) -> Operation:
         case CreditsDeducted():
             return _deducted(event)
     assert operation is not None
+    changes = operation.changes + 1
     match event:
         case ReservationCaptured():
-            return _captured(operation, event)
+            return _captured(operation, event, changes)
         case ReservationExtended():
             return replace(
                 operation,
@@ -72,17 +73,18 @@ def advance(operation: Operation | None, event: OperationEvent) -> Operation:
                 pinned=event.pinned,
                 overdraft=operation.overdraft + event.overdraft,
                 expires_at=event.expires_at,
+                changes=changes,
             )
         case ReservationReleased():
-            return replace(operation, status=event.status, pinned=(), overdraft=0)
+            return replace(operation, status=event.status, pinned=(), overdraft=0, changes=changes)
         case ReservationExpired():
-            return replace(operation, status="expired", pinned=(), overdraft=0)
+            return replace(operation, status="expired", pinned=(), overdraft=0, changes=changes)
         case CreditsRefunded():
             deductions = tuple(
                 replace(one, refunded=event.refunded) if one.id == event.deduction else one
                 for one in operation.deductions
             )
-            return replace(operation, deductions=deductions)
+            return replace(operation, deductions=deductions, changes=changes)
         case _:
             assert_never(event)
 
@@ -103,7 +105,7 @@ def _deducted(event: CreditsDeducted) -> Operation:
     )
 
 
-def _captured(operation: Operation, event: ReservationCaptured) -> Operation:
+def _captured(operation: Operation, event: ReservationCaptured, changes: int) -> Operation:
     deduction = Deduction(
         event.deduction, event.amount, event.draws + event.extra, event.overdraft + event.debt
     )
@@ -116,4 +118,5 @@ def _captured(operation: Operation, event: ReservationCaptured) -> Operation:
         overdraft=event.overdraft_pinned,
         metered=operation.metered.plus(counted) if counted else operation.metered,
         deductions=(*operation.deductions, deduction),
+        changes=changes,
     )

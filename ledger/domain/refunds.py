@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from msgspec import Struct
 
 from ledger.domain.account import Account
+from ledger.domain.bounds import check_changes
 from ledger.domain.burndown import BUCKET_OF, total
 from ledger.domain.commands import Refund
 from ledger.domain.entities import Deduction, Draw, Grant, Return
@@ -67,6 +68,8 @@ def _find(account: Account, name: str) -> Deduction:
     operation = account.operations.get(operation_of(name))
     for deduction in operation.deductions if operation else ():
         if deduction.id == name:
+            assert operation is not None
+            check_changes(operation.changes)
             return deduction
     raise DeductionNotFound(deduction=name)
 

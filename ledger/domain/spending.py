@@ -7,7 +7,13 @@ from datetime import datetime, timedelta
 from msgspec.structs import replace
 
 from ledger.domain.account import Account
-from ledger.domain.bounds import check_amount, check_count, check_debt
+from ledger.domain.bounds import (
+    check_amount,
+    check_changes,
+    check_count,
+    check_debt,
+    check_metadata,
+)
 from ledger.domain.burndown import burn_down, give_back, joined, take, total
 from ledger.domain.catalog import Catalog
 from ledger.domain.commands import (
@@ -54,6 +60,7 @@ def reserve(
     name = _new_name(account, command.id, "rsv", key)
     _may_open(account)
     check_amount("at_least", command.at_least)
+    check_metadata(command.metadata)
     check_count("ttl_seconds", command.ttl_seconds, 1, TTL_SECONDS_MAX)
     asked, price = rate(command.charge, prices)
     feature = price.feature if price else command.charge.feature
@@ -79,6 +86,7 @@ def deduct(account: Account, command: Deduct, key: str, prices: Catalog) -> Cred
     """Spend in one step, out of the grants, then of the overdraft, then as the overage says."""
     name = _new_name(account, command.id, "ded", key)
     check_amount("at_least", command.at_least)
+    check_metadata(command.metadata)
     asked, price = rate(command.charge, prices)
     feature = price.feature if price else command.charge.feature
     draws, short = burn_down(account.payers(feature), asked)
@@ -173,6 +181,7 @@ def extend(account: Account, command: Extend, now: datetime) -> ReservationExten
     assert operation.expires_at is not None
     if command.amount is None and command.ttl_seconds is None:
         raise InvalidCommand(field="amount", rule="or ttl_seconds must be given")
+    check_changes(operation.changes)
     check_amount("amount", command.amount)
     check_count("ttl_seconds", command.ttl_seconds, 1, TTL_SECONDS_MAX)
     expires_at = operation.expires_at
@@ -286,6 +295,8 @@ def _captured(
     clawed_back = total(piece for piece in draws if account.grants[piece.grant].clawed_back)
     check_debt(account.balance, debt + overdraft + clawed_back)
     closed = status != "open"
+    if operation.status != "open" or not closed:
+        check_changes(operation.changes)
     feature = price.feature if price else operation.feature
     return ReservationCaptured(
         reservation=operation.id,

@@ -26,6 +26,12 @@ GRANTS_MAX: Final = 100_000
 OPEN_RESERVATIONS_MAX: Final = 100_000
 """Reservations an account may have open at once."""
 
+CHANGES_MAX: Final = 10_000
+"""How often a reservation or deduction may be captured in part, extended and refunded, together."""
+
+METADATA_CHARACTERS_MAX: Final = 4_096
+"""The characters of all names and texts of one metadata."""
+
 TTL_SECONDS_DEFAULT: Final = 600
 TTL_SECONDS_MAX: Final = 30 * 24 * 3600
 

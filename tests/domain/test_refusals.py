@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import ledger.domain
-from ledger.domain import account, errors, spending, values
+from ledger.domain import account, errors, events, spending, values
 from ledger.domain import decide as decisions
 from ledger.domain.commands import (
     Adjust,
@@ -164,3 +164,20 @@ def test_codes_are_unique_and_every_refusal_explains_itself() -> None:
         assert 400 <= kind.status < 600
         assert kind.retryable == (kind.status == 503)
     assert account.CLOSED_KEPT > 0
+
+
+def test_an_operation_may_be_changed_so_often_and_can_be_closed_all_the_same() -> None:
+    scenario = given(grant(9), reserve(9))
+    for _ in range(values.CHANGES_MAX):
+        scenario.do(extend(ttl_seconds=values.TTL_SECONDS_DEFAULT))
+    scenario.when(extend(ttl_seconds=values.TTL_SECONDS_DEFAULT)).refused(
+        errors.LimitReached, limit="changes"
+    )
+    scenario.when(capture(1, final=False)).refused(errors.LimitReached, limit="changes")
+    scenario.when(capture(1)).then(events.ReservationCaptured, status="captured")
+    scenario.when(refund("r~1")).refused(errors.LimitReached, limit="changes")
+
+
+def test_metadata_has_a_size() -> None:
+    large = {"note": "x" * values.METADATA_CHARACTERS_MAX}
+    given().when(grant(1, metadata=large)).refused(errors.InvalidCommand, field="metadata")
