@@ -10,10 +10,13 @@ from collections.abc import Iterable
 from typing import Annotated, Literal, Self
 
 from annotated_types import Ge, Gt, Le
-from pydantic import Field, SecretStr, ValidationError, model_validator
+from psycopg import ProgrammingError
+from psycopg.conninfo import conninfo_to_dict
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "SCRIP_"
+MISSING = "must be set; that of a running `scrip dev` or `scrip demo` is in .scrip/dev.json"
 MEBIBYTE = 1 << 20
 
 Port = Annotated[int, Ge(1), Le(65_535)]
@@ -128,6 +131,17 @@ class Settings(BaseSettings):
         default=1.0, description="How often the worker looks for what is due."
     )
 
+    @field_validator("database_url", "database_owner_url")
+    @classmethod
+    def _is_of_postgresql(cls, url: SecretStr | None) -> SecretStr | None:
+        try:
+            if url is None or conninfo_to_dict(url.get_secret_value()):
+                return url
+        except ProgrammingError:
+            pass
+        message = "must be an address such as postgresql://role:password@host:5432/database"
+        raise ValueError(message)
+
     @model_validator(mode="after")
     def _bounds_agree(self) -> Self:
         if self.lock_timeout_ms > self.statement_timeout_ms:
@@ -152,7 +166,7 @@ def read_settings() -> Settings:
         settings = Settings()  # type: ignore[call-arg] # The rest comes from the environment.
     except ValidationError as error:
         complaints += [
-            f"{_place(problem['loc'])}{problem['msg']}"
+            f"{_place(problem['loc'])}{MISSING if problem['type'] == 'missing' else problem['msg']}"
             for problem in error.errors(include_url=False, include_input=False)
         ]
     if complaints:

@@ -57,7 +57,8 @@ def verify(
         raise typer.Exit(1) from None
     with _progress() as progress:
         try:
-            found = _print_all(_ledger(url, tenant, account, progress, chains_only=chains_only))
+            ledger = _Counted(progress)
+            found = _print_all(_ledger(url, tenant, account, ledger, chains_only=chains_only))
             if not chains_only and not found:
                 found = _print_all(_projections(store, tenant, account, progress))
             elif not chains_only:
@@ -65,9 +66,26 @@ def verify(
                 progress.console.print("the projections were not compared with altered events")
         finally:
             store.close()
-    typer.echo(f"{found} found" if found else "nothing is wrong", err=True)
+    if not ledger.events and (tenant or account):
+        typer.echo("there are no events of this tenant or account", err=True)
+        raise typer.Exit(1)
+    says = f"{found} found" if found else "nothing is wrong"
+    typer.echo(f"{says} in {ledger.events} events", err=True)
     if found:
         raise typer.Exit(1)
+
+
+class _Counted:
+    """How many events have been checked, shown as they are."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.events = 0
+        self._progress = progress
+        self._task = progress.add_task("events", total=None)
+
+    def told(self, done: int, total: int) -> None:
+        self.events = done
+        self._progress.update(self._task, completed=done, total=total)
 
 
 def _progress() -> Progress:
@@ -90,17 +108,16 @@ def _print_all(findings: Iterator[Told]) -> int:
 
 
 def _ledger(
-    url: str, tenant: str | None, account: str | None, progress: Progress, *, chains_only: bool
+    url: str, tenant: str | None, account: str | None, counted: _Counted, *, chains_only: bool
 ) -> Iterator[Told]:
     from ledger.verify import verify as verify_ledger  # noqa: PLC0415 - not before it is needed
 
-    task = progress.add_task("events", total=None)
     for finding in verify_ledger(
         url,
         tenant=tenant,
         account=account,
         chains_only=chains_only,
-        progress=lambda done, total: progress.update(task, completed=done, total=total),
+        progress=counted.told,
     ):
         position = None if finding.position is None else str(finding.position)
         yield {**msgspec.structs.asdict(finding), "position": position}
@@ -111,6 +128,8 @@ def _projections(
 ) -> Iterator[Told]:
     from projections.rebuild import RebuildRunning, differences  # noqa: PLC0415 - as above
     from projections.registry import PROJECTIONS  # noqa: PLC0415 - as above
+    from projections.status import read_status  # noqa: PLC0415 - as above
+    from projections.tables import connect  # noqa: PLC0415 - as above
 
     for projection in PROJECTIONS:
         task = progress.add_task(projection.name, total=None)
@@ -129,6 +148,11 @@ def _projections(
                     }
         except RebuildRunning as running:
             yield {"rule": "projection", "table": projection.name, "what": str(running)}
+    with connect(store) as connection:
+        for status in read_status(connection):
+            if status.state == "stopped":
+                what = f"stopped at position {status.position}: {status.error}"
+                yield {"rule": "projection", "table": status.name, "what": what}
 
 
 def _is_about(difference: Difference, tenant: str | None, account: str | None) -> bool:

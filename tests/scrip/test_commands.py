@@ -9,7 +9,7 @@ import typer.main
 
 from scrip.__main__ import app
 from scrip.embedded import EmbeddedPostgres
-from scrip.settings import VARIABLES
+from scrip.settings import MISSING, VARIABLES
 
 
 def scrip(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -62,7 +62,7 @@ def test_help_is_shown_without_an_environment() -> None:
 
 def test_a_missing_setting_is_misuse() -> None:
     done = scrip("serve", "worker")
-    assert (done.returncode, done.stderr) == (2, "DATABASE_URL: Field required\n")
+    assert (done.returncode, done.stderr) == (2, f"DATABASE_URL: {MISSING}\n")
 
 
 def test_an_unknown_setting_is_misuse() -> None:

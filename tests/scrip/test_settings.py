@@ -1,7 +1,7 @@
 import pytest
 from pydantic import ValidationError
 
-from scrip.settings import VARIABLES, Settings, SettingsError, read_settings
+from scrip.settings import MISSING, VARIABLES, Settings, SettingsError, read_settings
 
 APP = "postgresql://scrip_app:hush@db/scrip"
 
@@ -57,7 +57,7 @@ def test_every_complaint_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> Non
         read_settings()
     assert str(error.value).splitlines() == [
         "SCRIP_XYZZY: no such setting",
-        "DATABASE_URL: Field required",
+        f"DATABASE_URL: {MISSING}",
         "SCRIP_HTTP_PORT: Input should be less than or equal to 65535",
     ]
 
@@ -79,3 +79,13 @@ def test_settings_are_frozen() -> None:
 def test_settings_can_be_given_by_name_in_a_program() -> None:
     settings = Settings(database_url="postgresql://other", http_port=1)
     assert settings.database_url.get_secret_value() == "postgresql://other"
+
+
+@pytest.mark.parametrize("url", ["", "garbage", "http://127.0.0.1:5432/scrip"])
+def test_an_address_of_anything_else_is_no_database(
+    monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", url)
+    with pytest.raises(SettingsError, match=r"DATABASE_URL: .*postgresql://") as error:
+        read_settings()
+    assert not url or url not in str(error.value)
