@@ -150,8 +150,8 @@ def _projections(
             yield {"rule": "projection", "table": projection.name, "what": str(running)}
     with connect(store) as connection:
         for status in read_status(connection):
-            if status.state == "stopped":
-                what = f"stopped at position {status.position}: {status.error}"
+            if status.error is not None:
+                what = f"stopped at position {status.position}: {status.error.error}"
                 yield {"rule": "projection", "table": status.name, "what": what}
 
 

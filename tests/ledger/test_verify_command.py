@@ -94,6 +94,27 @@ def test_a_projection_that_says_something_else_is_printed(
     assert verify("--account", "b")[:2] == (0, [])
 
 
+@pytest.mark.usefixtures("projected")
+def test_an_account_that_does_not_exist_is_no_proof(verify: Verify) -> None:
+    status, findings, words = verify("--account", "nosuch")
+    assert (status, findings) == (1, [])
+    assert "there are no events" in words
+
+
+@pytest.mark.usefixtures("projected")
+def test_a_projection_that_stands_still_is_printed(verify: Verify, database: DatabaseUrls) -> None:
+    with psycopg.connect(database.app_url) as connection:
+        connection.execute(
+            "INSERT INTO projections.failures (projection, position, error)"
+            " SELECT application_name, notification_id + 1, 'an event it cannot digest'"
+            " FROM projections.tracking WHERE application_name LIKE 'balances%'"
+        )
+    status, findings, _ = verify()
+    assert status == 1
+    assert [finding["table"] for finding in findings] == ["balances"]
+    assert "stopped" in findings[0]["what"]
+
+
 def test_a_database_without_a_schema_cannot_be_verified(
     verify: Verify, owner: psycopg.Connection[Any]
 ) -> None:
