@@ -13,7 +13,8 @@ from api.paging import Listed, PageQuery, bad_cursor, list_of, listed
 from api.problems import ProjectionBehind
 from api.read_answers import EventOut
 from api.routes import ADMIN, READERS, Call, Read
-from ledger.domain.errors import AccountNotFound, Overloaded, StoreUnavailable
+from ledger.codec import UnknownEvent
+from ledger.domain.errors import AccountNotFound, NewerEvents, Overloaded, StoreUnavailable
 from ledger.records import Recorded
 from ledger.rendering import render
 from projections.audit import AUDIT, AuditFilter, list_events
@@ -91,11 +92,13 @@ async def _list(call: Call, query: EventsQuery, account: str | None) -> Listed:
             )
         except InvalidCursor as error:
             raise bad_cursor(error) from None
+        except UnknownEvent as error:
+            raise NewerEvents from error
     events = [_event(recorded) for recorded in found.data]
     return listed(events, found.next_cursor, look.position, look.as_of)
 
 
-REFUSALS = (ProjectionBehind, Overloaded, StoreUnavailable)
+REFUSALS = (ProjectionBehind, NewerEvents, Overloaded, StoreUnavailable)
 EventList = list_of(EventOut)
 LIST_ACCOUNT_EVENTS = Read(
     method="GET",

@@ -89,7 +89,8 @@ def _with_nats(act: Callable[[Client], Awaitable[T]]) -> T:
     from consumers.publishing import AckUnknown, Refused  # noqa: PLC0415
 
     settings = read_settings()
-    configure_logging(settings.log_level, settings.log_format)
+    # The connection's coming and going is no news to whoever asks once.
+    configure_logging("warning", settings.log_format)
     url = settings.nats_url
     if url is None:
         raise SettingsError("NATS_URL: Field required")
