@@ -230,7 +230,7 @@ async def test_a_stream_that_is_ahead_of_the_ledger_is_left_alone(room: Room) ->
 
 async def test_an_event_too_large_for_nats_is_told_of_and_holds_up_nothing(room: Room) -> None:
     """One event of a megabyte stopped the stream of all tenants."""
-    room.do("account-1", PutAccount(metadata={"large": "x" * (1 << 20)}))
+    room.do("account-1", PutAccount(label="x" * (1 << 20)))
     room.open_account("account-2")
     async with room.client() as client, publishing(room):
         await all_published(room, client)
