@@ -136,14 +136,14 @@ def decode_hook(kind: type, given: object) -> object:
     """Decode the kinds of this module, for msgspec."""
     if issubclass(kind, Millionths | Moment):
         return kind.parse(given)
-    raise NotImplementedError(kind)
+    raise NotImplementedError(kind)  # So msgspec is told that a kind is not known here.
 
 
 def schema_hook(kind: type) -> dict[str, Any]:
     """Describe the kinds of this module, for msgspec."""
     if issubclass(kind, Millionths | Moment):
         return kind.schema()
-    raise NotImplementedError(kind)
+    raise NotImplementedError(kind)  # So msgspec is told that a kind is not known here.
 
 
 NAME_RULE: Final = (

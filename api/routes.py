@@ -85,7 +85,7 @@ class Asked(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     def command(self, target: str | None) -> Command:
         """Return the command, for the thing that the path names besides the account."""
-        raise NotImplementedError
+        raise NotImplementedError  # Abstract: every body says its own. A Struct takes no ABC.
 
     @property
     def why(self) -> str | None:

@@ -36,7 +36,7 @@ class Asking(RuleBasedStateMachine):
 
     def new_target(self) -> Target:
         """Return a fresh account and catalog to play against."""
-        raise NotImplementedError
+        raise NotImplementedError  # Abstract: each room plays against its own target.
 
     def teardown(self) -> None:
         """Let the target check the whole history once more."""
