@@ -5,20 +5,15 @@ import importlib.metadata
 import json
 import signal
 from pathlib import Path
-from typing import Self
 
+from scrip.embedded_server import EmbeddedServer
 from scrip.spawn import (
-    END_SECONDS_MAX,
-    ENVIRONMENT,
     HOST,
-    Child,
-    FolderLock,
     RunAs,
     ServerStartError,
     child_command,
     free_port,
     kept_secrets,
-    start_server,
     unprivileged,
 )
 
@@ -40,7 +35,7 @@ def nats_program() -> Path:
     raise ServerStartError(message)
 
 
-class EmbeddedNats:
+class EmbeddedNats(EmbeddedServer):
     """One nats-server with JetStream that writes every message to disk before it acknowledges."""
 
     name = "nats"
@@ -52,27 +47,14 @@ class EmbeddedNats:
         self, folder: Path | str, port: int | None = None, monitor_port: int | None = None
     ) -> None:
         """Name the folder and, if they matter, the ports."""
-        self.folder = Path(folder).resolve()
+        super().__init__(folder)
         self.port = port or free_port()
         self.monitor_port = monitor_port or free_port()
         self._data = self.folder / "jetstream"
         self._configuration = self.folder / "nats.conf"
         self._program = nats_program()
-        self._lock: FolderLock | None = None
         self._run_as: RunAs | None = None
         self._password = ""
-        self._child: Child | None = None
-
-    @property
-    def pid(self) -> int:
-        """The process id of the server that `start()` started."""
-        assert self._child is not None
-        return self._child.pid
-
-    @property
-    def is_running(self) -> bool:
-        """Whether the process that `start()` started still runs."""
-        return self._child is not None and self._child.is_running
 
     @property
     def url(self) -> str:
@@ -87,7 +69,7 @@ class EmbeddedNats:
     def prepare(self) -> None:
         """Lock the folder and write the configuration."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = self._lock or FolderLock(self.folder)
+        self.lock()
         self._password = kept_secrets(self.folder / "passwords.json", (USER,))[USER]
         self._run_as = unprivileged(self._data, self._program)
         self._data.mkdir(mode=0o700, exist_ok=True)
@@ -101,10 +83,6 @@ class EmbeddedNats:
         assert self._run_as is not None
         program = [str(self._program), "--config", str(self._configuration)]
         return child_command(program, death_signal=self.death_signal, run_as=self._run_as)
-
-    def environment(self) -> dict[str, str]:
-        """Return the environment of the server: nothing of the caller's."""
-        return dict(ENVIRONMENT)
 
     def is_ready(self) -> bool:
         """Return whether clients and JetStream are served."""
@@ -121,47 +99,6 @@ class EmbeddedNats:
 
     def finish(self) -> None:
         """Nothing: streams are made by those who use them."""
-
-    def start(self) -> Self:
-        """Start, wait until ready, and make what is missing. Raises ServerStartError.
-
-        After a crash, start again: port, passwords and data stay.
-        """
-        # One that was killed a moment ago may still be ending.
-        assert self._child is None or self._child.has_ended(END_SECONDS_MAX)
-        self.prepare()
-        try:
-            self._child = start_server(self)
-            self.finish()
-        except BaseException:
-            self.stop()
-            raise
-        return self
-
-    def stop(self) -> None:
-        """Stop the server and unlock the folder."""
-        if self._child is not None:
-            self._child.stop(self.stop_signals)
-        self.release()
-
-    def kill(self) -> None:
-        """Kill the server's first process with SIGKILL, and keep the folder locked."""
-        assert self._child is not None
-        self._child.kill()
-
-    def release(self) -> None:
-        """Unlock the folder."""
-        if self._lock is not None:
-            self._lock.release()
-            self._lock = None
-
-    def __enter__(self) -> Self:
-        """Start."""
-        return self.start()
-
-    def __exit__(self, *_: object) -> None:
-        """Stop."""
-        self.stop()
 
     def _settings(self) -> dict[str, object]:
         return {

@@ -7,23 +7,19 @@ import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import psycopg
 from psycopg import sql
 
+from scrip.embedded_server import EmbeddedServer
 from scrip.spawn import (
-    END_SECONDS_MAX,
-    ENVIRONMENT,
     HOST,
-    Child,
-    FolderLock,
     RunAs,
     ServerStartError,
     child_command,
     free_port,
     kept_secrets,
-    start_server,
     unprivileged,
 )
 
@@ -70,7 +66,7 @@ class DatabaseUrls:
     superuser_url: str
 
 
-class EmbeddedPostgres:
+class EmbeddedPostgres(EmbeddedServer):
     """PostgreSQL 18 with the database `scrip`, its owner `scrip_owner` and its user `scrip_app`."""
 
     name = "postgres"
@@ -86,26 +82,13 @@ class EmbeddedPostgres:
         self, folder: Path | str, port: int | None = None, options: Mapping[str, str] | None = None
     ) -> None:
         """Name the folder and, if it matters, the port. `options` are server settings."""
-        self.folder = Path(folder).resolve()
+        super().__init__(folder)
         self.port = port or free_port()
         self._options = {**POSTGRES_OPTIONS, **(options or {}), "port": str(self.port)}
         self._data = self.folder / "data"
         self._programs = postgres_programs()
-        self._lock: FolderLock | None = None
         self._run_as: RunAs | None = None
         self._passwords: dict[str, str] = {}
-        self._child: Child | None = None
-
-    @property
-    def pid(self) -> int:
-        """The process id of the postmaster that `start()` started."""
-        assert self._child is not None
-        return self._child.pid
-
-    @property
-    def is_running(self) -> bool:
-        """Whether the process that `start()` started still runs."""
-        return self._child is not None and self._child.is_running
 
     @property
     def owner_url(self) -> str:
@@ -134,7 +117,7 @@ class EmbeddedPostgres:
     def prepare(self) -> None:
         """Lock the folder and, at first use, make the passwords and the cluster."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = self._lock or FolderLock(self.folder)
+        self.lock()
         self._passwords = kept_secrets(self.folder / "passwords.json", (SUPERUSER, OWNER, APP))
         programs = [self._programs / name for name in ("postgres", "initdb")]
         self._run_as = unprivileged(self._data, *programs)
@@ -148,10 +131,6 @@ class EmbeddedPostgres:
         for name, value in self._options.items():
             program += ["-c", f"{name}={value}"]
         return child_command(program, death_signal=self.death_signal, run_as=self._run_as)
-
-    def environment(self) -> dict[str, str]:
-        """Return the environment of the server: nothing of the caller's."""
-        return dict(ENVIRONMENT)
 
     def is_ready(self) -> bool:
         """Return whether the server answers a query."""
@@ -177,39 +156,6 @@ class EmbeddedPostgres:
                     )
         self._create_if_missing(DATABASE, None)
 
-    def start(self) -> Self:
-        """Start, wait until ready, and make what is missing. Raises ServerStartError.
-
-        After a crash, start again: port, passwords and data stay.
-        """
-        # One that was killed a moment ago may still be ending.
-        assert self._child is None or self._child.has_ended(END_SECONDS_MAX)
-        self.prepare()
-        try:
-            self._child = start_server(self)
-            self.finish()
-        except BaseException:
-            self.stop()
-            raise
-        return self
-
-    def stop(self) -> None:
-        """Stop the server (at once for clients, cleanly for the data) and unlock the folder."""
-        if self._child is not None:
-            self._child.stop(self.stop_signals)
-        self.release()
-
-    def kill(self) -> None:
-        """Kill the server's first process with SIGKILL, and keep the folder locked."""
-        assert self._child is not None
-        self._child.kill()
-
-    def release(self) -> None:
-        """Unlock the folder."""
-        if self._lock is not None:
-            self._lock.release()
-            self._lock = None
-
     def create_database(self, name: str, template: str | None = None) -> DatabaseUrls:
         """Make a database owned by `scrip_owner`, a copy of `template` if one is named."""
         self._create_if_missing(name, template)
@@ -219,14 +165,6 @@ class EmbeddedPostgres:
         """Drop a database, ending its connections."""
         with self._connect() as connection:
             connection.execute(DROP_DATABASE.format(name=sql.Identifier(name)))
-
-    def __enter__(self) -> Self:
-        """Start."""
-        return self.start()
-
-    def __exit__(self, *_: object) -> None:
-        """Stop."""
-        self.stop()
 
     def _url(self, role: str, database: str) -> str:
         return f"postgresql://{role}:{self._passwords[role]}@{HOST}:{self.port}/{database}"
