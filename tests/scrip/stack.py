@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 
 from scrip.settings import VARIABLES
@@ -35,6 +36,17 @@ def scrip(*words: str, seconds: float = SECONDS_MAX) -> subprocess.CompletedProc
         timeout=seconds,
         env=ENVIRONMENT,
     )
+
+
+def command_line(process: psutil.Process) -> str:
+    """Return the words a process runs, or none when it ended meanwhile.
+
+    PostgreSQL's workers and backends come and go at any time.
+    """
+    try:
+        return " ".join(process.cmdline())
+    except psutil.NoSuchProcess:
+        return ""
 
 
 def until(condition: Callable[[], bool], what: str) -> None:
@@ -66,18 +78,32 @@ class Running:
     def family(self) -> list[psutil.Process]:
         return psutil.Process(self.process.pid).children(recursive=True)
 
-    def kill(self, words: str) -> None:
-        """Kill the one child whose command line has these words, with SIGKILL."""
+    @property
+    def is_ready(self) -> bool:
+        """Whether the API serves; it fails when the command has ended."""
+        assert self.process.poll() is None, self.printed
+        try:
+            return httpx.get(self.says["base_url"] + "/health/ready", timeout=5).is_success
+        except (httpx.HTTPError, FileNotFoundError):
+            return False
+
+    def child(self, words: str) -> psutil.Process:
+        """Return the one child whose command line has these words."""
         for child in psutil.Process(self.process.pid).children():
-            if words in " ".join(child.cmdline()):
-                child.kill()
-                return
+            if words in command_line(child):
+                return child
         raise AssertionError(f"no child runs {words}")
 
-    def interrupt(self) -> int:
+    def kill(self, words: str) -> psutil.Process:
+        """Kill the one child whose command line has these words, with SIGKILL."""
+        child = self.child(words)
+        child.kill()
+        return child
+
+    def interrupt(self, send: Callable[[int, int], None] = os.kill) -> int:
         """Press Ctrl-C; all that was started must end. Returns the exit status."""
         family = self.family
-        self.process.send_signal(signal.SIGINT)
+        send(self.process.pid, signal.SIGINT)
         status = self.process.wait(60)
         psutil.wait_procs(family, timeout=20)
         assert not [child for child in family if child.is_running()]

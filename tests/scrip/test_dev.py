@@ -1,78 +1,27 @@
-import json
 import os
 import signal
 import socket
 import stat
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import httpx
 import psutil
 import psycopg
 import pytest
 
-from scrip.settings import VARIABLES
-
-START_SECONDS_MAX = 120.0
-
-
-class Dev:
-    """A running `scrip dev`."""
-
-    def __init__(self, process: subprocess.Popen[bytes], folder: Path) -> None:
-        self.process = process
-        self.folder = folder
-
-    @property
-    def says(self) -> dict[str, Any]:
-        content: dict[str, Any] = json.loads((self.folder / "dev.json").read_text())
-        return content
-
-    @property
-    def family(self) -> list[psutil.Process]:
-        return psutil.Process(self.process.pid).children(recursive=True)
-
-    def child(self, words: str) -> psutil.Process:
-        return next(p for p in self.family if words in " ".join(p.cmdline()))
-
-    def is_ready(self) -> bool:
-        try:
-            return httpx.get(self.says["base_url"] + "/health/ready", timeout=5).is_success
-        except (httpx.HTTPError, FileNotFoundError):
-            return False
-
-
-def until(condition: Callable[[], bool], process: subprocess.Popen[bytes] | None = None) -> None:
-    end = time.monotonic() + START_SECONDS_MAX
-    while not condition():
-        assert time.monotonic() < end, "it took too long"
-        assert process is None or process.poll() is None, "it ended"
-        time.sleep(0.05)
+from tests.scrip.stack import Running, command_line, ready, start, until
 
 
 @contextmanager
-def dev(folder: Path, *words: str) -> Iterator[Dev]:
-    environment = {k: v for k, v in os.environ.items() if k not in VARIABLES}
-    command = [sys.executable, "-m", "scrip", "dev", "--data-dir", str(folder), *words]
-    with (folder.parent / "log").open("wb") as log:
-        process = subprocess.Popen(
-            command, stdout=log, stderr=log, env=environment, start_new_session=True
-        )
-    running = Dev(process, folder)
-    try:
-        until((folder / "dev.json").exists, process)
+def dev(folder: Path, *words: str) -> Iterator[Running]:
+    """Run `scrip dev` until it says where it serves, and stop it at the end."""
+    with start("dev", words, folder) as running:
+        until(lambda: ready(running), "scrip dev")
         yield running
-    finally:
-        family = running.family if process.poll() is None else []
-        process.send_signal(signal.SIGTERM)
-        process.wait(60)
-        psutil.wait_procs(family, timeout=20)
-    assert not [p for p in family if p.is_running()]
 
 
 def test_everything_serves_and_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
@@ -81,17 +30,13 @@ def test_everything_serves_and_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
         says = running.says
         assert stat.S_IMODE((folder / "dev.json").stat().st_mode) == 0o600
         assert set(says["keys"]) == {"service", "admin", "reader"}
-        assert running.is_ready()
+        assert running.is_ready
         with psycopg.connect(says["database_url"]) as connection:
             assert connection.execute("SELECT current_user").fetchone() == ("scrip_app",)
-        family = running.family
-        names = [" ".join(p.cmdline()) for p in family]
+        names = [command_line(process) for process in running.family]
         assert sum("serve api" in name for name in names) == 2
         # As a terminal does it: to the whole foreground group.
-        os.killpg(running.process.pid, signal.SIGINT)
-        assert running.process.wait(60) == 0
-        psutil.wait_procs(family, timeout=20)
-        assert not [p for p in family if p.is_running()]
+        assert running.interrupt(os.killpg) == 0
     for left in ("dev.json", "lock", "postgres/lock", "nats/lock", "postgres/data/postmaster.pid"):
         assert not (folder / left).exists()
     with socket.socket() as probe:
@@ -107,11 +52,10 @@ def test_whatever_is_killed_comes_back_and_an_ephemeral_one_keeps_nothing(tmp_pa
         assert data.exists()
         assert not data.is_relative_to(folder)
         for words in ("serve api", "serve worker", "/postgres", "/nats-server"):
-            victim = running.child(words)
-            victim.kill()
-            until(lambda victim=victim: not victim.is_running(), running.process)
-            until(running.is_ready, running.process)
-        until(lambda: len({p.pid for p in running.family}) >= 4, running.process)
+            victim = running.kill(words)
+            until(lambda victim=victim: not victim.is_running(), f"the end of {words}")
+            until(lambda: running.is_ready, f"another {words}")
+        until(lambda: len({p.pid for p in running.family}) >= 4, "all of them")
         worker = before["worker_url"] + "/health/ready"
 
         def worker_is_ready() -> bool:
@@ -120,7 +64,7 @@ def test_whatever_is_killed_comes_back_and_an_ephemeral_one_keeps_nothing(tmp_pa
             except httpx.HTTPError:
                 return False
 
-        until(worker_is_ready, running.process)
+        until(worker_is_ready, "the worker")
         assert running.says == before
     assert not data.exists()
 
@@ -158,7 +102,7 @@ def test_it_can_be_stopped_while_it_starts(tmp_path: Path, number: signal.Signal
         [sys.executable, "-m", "scrip", "dev", "--data-dir", str(folder)],
         stderr=subprocess.DEVNULL,
     )
-    until((folder / "postgres" / "data").exists, process)
+    until((folder / "postgres" / "data").exists, "a server that starts")
     family = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(number)
     assert process.wait(60) == 0
