@@ -97,21 +97,26 @@ async def _api(settings: Settings) -> None:
         if store is None:
             return
         with contextlib.closing(store), _writer(settings, store) as writer:
-            app = create_app(
-                Deps(
-                    writer=writer,
-                    pool=_pool(settings),
-                    position_wait_seconds=settings.position_wait_ms / 1_000,
-                    body_bytes_max=settings.body_bytes_max,
-                    batch_bytes_max=settings.batch_bytes_max,
-                    ready_lag_events_max=settings.ready_lag_events_max,
-                    version=_version(),
-                )
-            )
+            app = application(settings, writer)
             host, port, fd = settings.http_host, settings.http_port, settings.http_fd
             await _until_stopped(
-                stop, writer, lambda stop: _http(app, host, port, stop, lifespan="on", fd=fd)
+                stop, writer, lambda stop: serve_app(app, host, port, stop, lifespan="on", fd=fd)
             )
+
+
+def application(settings: Settings, writer: Writer) -> ASGIApp:
+    """Return the HTTP application in front of `writer`, which is the caller's to start."""
+    return create_app(
+        Deps(
+            writer=writer,
+            pool=_pool(settings),
+            position_wait_seconds=settings.position_wait_ms / 1_000,
+            body_bytes_max=settings.body_bytes_max,
+            batch_bytes_max=settings.batch_bytes_max,
+            ready_lag_events_max=settings.ready_lag_events_max,
+            version=_version(),
+        )
+    )
 
 
 def _version() -> str:
@@ -153,7 +158,7 @@ class _Server(uvicorn.Server):
         yield
 
 
-async def _http(
+async def serve_app(
     app: ASGIApp,
     host: str,
     port: int,
@@ -234,7 +239,7 @@ async def _worker(settings: Settings) -> None:
             async def serve(stop: asyncio.Event) -> None:
                 async with asyncio.TaskGroup() as group:
                     group.create_task(
-                        _http(app, settings.http_host, settings.worker_http_port, stop)
+                        serve_app(app, settings.http_host, settings.worker_http_port, stop)
                     )
                     group.create_task(work(deps, stop))
 
