@@ -163,15 +163,16 @@ async def publish_window(publisher: Publisher, tail: Tail, events: Sequence[Reco
 
 
 async def read_tail(js: JetStreamContext) -> Tail:
-    """Return where the stream really ends; position 0 if there is nothing in it."""
+    """Return where the stream really ends; position 0 if there is no event in it."""
     try:
         info = await js.stream_info(LEDGER)
-        if info.state.messages == 0:
-            return Tail(0, info.state.last_seq)
-        last = await js.get_last_msg(LEDGER, LEDGER_SUBJECTS)
     except NotFoundError:
         await ensure_streams(js)
         return Tail(0, 0)
+    try:
+        last = await js.get_last_msg(LEDGER, LEDGER_SUBJECTS)
+    except NotFoundError:
+        return Tail(0, info.state.last_seq)
     assert last.headers is not None
     return Tail(int(last.headers["Nats-Msg-Id"]), info.state.last_seq)
 

@@ -36,7 +36,9 @@ DURABLE: Final = "scrip-captures"
 
 GENERATION_KINDS: Final = ("started", "progressed", "succeeded", "failed", "cancelled")
 GENERATION_SUBJECTS: Final = "scrip.*.generation.>"
-LEDGER_SUBJECTS: Final = "scrip.*.ledger.>"
+LEDGER_SUBJECTS: Final = "scrip.*.ledger.*.*.*"
+"""The name of an event has three words, and that of a command one (`scrip.acme.ledger.reserve`): a
+stream that took a request for a command would answer it, in the place of the ledger."""
 DEAD_SUBJECTS: Final = "scrip.*.dead.>"
 
 MESSAGE_BYTES_MAX: Final = 256 * 1024

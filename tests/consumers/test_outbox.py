@@ -11,16 +11,26 @@ import psycopg
 import pytest
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
-from nats.js.api import RawStreamMsg
+from nats.errors import NoRespondersError
+from nats.js.api import ConsumerConfig, RawStreamMsg
 
 from consumers.health import Part
 from consumers.outbox import LOCK, StreamIsAhead, Tail, publish_ledger, publish_window, read_tail
 from consumers.publishing import Publisher, Refused
 from consumers.rendering import cloud_event
-from consumers.streams import LEDGER, LEDGER_SUBJECTS, connect, ensure_streams, jetstream
+from consumers.streams import (
+    LEDGER,
+    LEDGER_SUBJECTS,
+    connect,
+    ensure_streams,
+    jetstream,
+    ledger_subject,
+    stream_configs,
+)
 from consumers.worker import supervised
 from ledger.domain.commands import Adjust, Deduct, PutAccount
 from ledger.domain.entities import Charge, Usage
+from ledger.domain.events import NAMES
 from ledger.domain.values import MICRO
 from ledger.records import Order
 from scrip.embedded import EmbeddedNats
@@ -221,11 +231,37 @@ async def test_a_stream_that_is_ahead_of_the_ledger_is_left_alone(room: Room) ->
         js = jetstream(client)
         await ensure_streams(js)
         publisher = await Publisher(client).start()
-        subject = LEDGER_SUBJECTS.replace("*", TENANT).replace(">", "credits.granted.v1")
+        subject = ledger_subject(TENANT, "credits.granted.v1")
         await publisher.publish(subject, b"{}", {"Nats-Msg-Id": "1000"})
         with pytest.raises(StreamIsAhead):
             await publish_ledger(client, room.urls.app_url, Part(name="outbox"), asyncio.Event())
         assert (await js.stream_info(LEDGER)).state.messages == 1
+
+
+def test_the_stream_takes_every_event_that_there_is() -> None:
+    words = {name: len(name.split(".")) for name in NAMES}
+    assert set(words.values()) == {LEDGER_SUBJECTS.count("*") - 1}, words
+
+
+async def test_a_stream_that_took_requests_for_events_is_narrowed(room: Room) -> None:
+    """JetStream answered a request to the ledger, and the outbox met what is no event."""
+    room.open_account("account-1")
+    async with room.client() as client:
+        js = jetstream(client)
+        (wide,) = (config for config in stream_configs() if config.name == LEDGER)
+        await js.add_stream(wide, subjects=["scrip.*.ledger.>"])
+        reader = ConsumerConfig(durable_name="reader", filter_subject=f"scrip.{TENANT}.ledger.>")
+        await js.add_consumer(LEDGER, reader)
+        swallowed = await client.request(f"scrip.{TENANT}.ledger.reserve", b"{}")
+        assert msgspec.json.decode(swallowed.data)["stream"] == LEDGER
+        async with publishing(room):
+            await all_published(room, client)
+        with pytest.raises(NoRespondersError):
+            await client.request(f"scrip.{TENANT}.ledger.reserve", b"{}")
+        # Who read all of a tenant's subjects before reads on.
+        assert (await js.consumer_info(LEDGER, "reader")).num_pending == 1 + len(
+            room.store.events_after(0, 10)
+        )
 
 
 async def test_an_event_too_large_for_nats_is_told_of_and_holds_up_nothing(room: Room) -> None:
