@@ -7,11 +7,7 @@ from contextlib import asynccontextmanager
 from http import HTTPStatus
 from typing import Final
 
-import structlog
 from fastapi import FastAPI
-from psycopg import OperationalError
-from psycopg.errors import UndefinedTable
-from psycopg_pool import PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -35,14 +31,14 @@ from api import (
 from api.auth import Keys
 from api.crossing import Crossing
 from api.edge import Edge, trace_of
-from api.endpoint import NO_STORE, Resource
+from api.endpoint import Resource, refused
 from api.metrics import Metrics
 from api.openapi import describe
+from api.paths import Paths
 from api.routes import Deps, Room, Route
-from ledger.domain.errors import InternalError, LedgerError, StoreUnavailable
+from ledger.domain.errors import LedgerError
 
 ROUTES: Final[tuple[Route, ...]] = (
-    # The most frequent ones come first: paths are tried in this order.
     reservations.CREATE_RESERVATION,
     reservations.CAPTURE,
     reservations.RELEASE,
@@ -79,7 +75,6 @@ ROUTES: Final[tuple[Route, ...]] = (
     health.READY,
     health.METRICS,
 )
-log = structlog.get_logger("scrip.api")
 
 
 def create_app(deps: Deps) -> ASGIApp:
@@ -110,59 +105,27 @@ def create_app(deps: Deps) -> ASGIApp:
         # The usual pages load their scripts from elsewhere; nothing here does.
         docs_url=None,
         redoc_url=None,
-        exception_handlers={
-            LedgerError: _refused,
-            HTTPException: _not_routed,
-            OperationalError: _unavailable,
-            PoolTimeout: _unavailable,
-            UndefinedTable: _no_tables_yet,
-            Exception: _crashed,
-        },
+        exception_handlers={HTTPException: _not_routed},
     )
     document = describe(ROUTES, deps.version)
     app.openapi = lambda: document  # type: ignore[method-assign]
+    resources = []
     for path in dict.fromkeys(route.path for route in ROUTES):
         here = [route for route in ROUTES if route.path == path]
-        app.router.routes.append(PathRoute(path, Resource(path, here, room)))
-    return Edge(app, metrics)
-
-
-def _problem(request: Request, error: LedgerError) -> Response:
-    trace = trace_of(request.scope)
-    trace.code = error.code
-    response = Response(
-        problems.encode(error, trace.request_id),
-        status_code=error.status,
-        media_type=problems.CONTENT_TYPE.decode(),
-    )
-    response.raw_headers.extend([NO_STORE, *problems.headers(error)])
-    return response
-
-
-async def _refused(request: Request, error: Exception) -> Response:
-    assert isinstance(error, LedgerError)
-    return _problem(request, error)
+        resources.append(PathRoute(path, Resource(path, here, room)))
+    app.router.routes.extend(resources)
+    return Edge(app, Paths(resources), metrics)
 
 
 async def _not_routed(request: Request, error: Exception) -> Response:
+    """Refuse what is asked for where nothing of ours stands: FastAPI's own route, or none."""
     assert isinstance(error, HTTPException)
-    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:  # On the route that FastAPI itself has.
-        return _problem(request, problems.MethodNotAllowed(allow="GET"))
-    return _problem(request, problems.RouteNotFound())
-
-
-async def _unavailable(request: Request, error: Exception) -> Response:
-    trace = trace_of(request.scope)
-    log.warning("store.unavailable", error=str(error), request_id=trace.request_id)
-    return _problem(request, StoreUnavailable())
-
-
-async def _no_tables_yet(request: Request, error: Exception) -> Response:
-    del error
-    return _problem(request, problems.ProjectionBehind())
-
-
-async def _crashed(request: Request, error: Exception) -> Response:
-    # Logged at the edge, which the error goes on to.
-    del error
-    return _problem(request, InternalError())
+    refusal: LedgerError = problems.RouteNotFound()
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        refusal = problems.MethodNotAllowed(allow="GET")
+    reply = refused(refusal, trace_of(request.scope))
+    response = Response(
+        reply.body, status_code=reply.status, media_type=reply.content_type.decode()
+    )
+    response.raw_headers.extend(reply.headers)
+    return response

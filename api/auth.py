@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import time
-from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -14,6 +14,7 @@ from psycopg import OperationalError
 from psycopg.rows import tuple_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
+from api.headers import Headers
 from api.keys import Role, hash_of, is_spelled_right
 from api.problems import Unauthenticated
 from ledger.domain.errors import StoreUnavailable
@@ -22,7 +23,7 @@ KNOWN_SECONDS: Final = 3.0
 """How long an answer of the database about a key is believed: a revoked key dies within this."""
 KNOWN_MAX: Final = 10_000
 STAMP_SECONDS: Final = 60
-SECRET_MAX: Final = 200
+HEADER_MAX: Final = 200
 
 SELECT_KEY = """
 SELECT id, tenant, role, expires_at, last_used_at FROM scrip.keys
@@ -34,7 +35,6 @@ AND (last_used_at IS NULL OR last_used_at < now() - make_interval(secs => %(seco
 """
 
 log = structlog.get_logger("scrip.api")
-Headers = Iterable[tuple[bytes, bytes]]
 
 
 class Principal(Struct, frozen=True):
@@ -71,26 +71,35 @@ class Keys:
 
     async def principal(self, headers: Headers) -> Principal:
         """Return who asks. Raises Unauthenticated, the same for every way of not being known."""
-        secret = bearer(headers)
-        if secret is None or not is_spelled_right(secret):
+        value = headers.only(b"authorization")
+        if value is None:
             raise Unauthenticated
-        digest = hash_of(secret)
+        return await self.holder(value)
+
+    async def holder(self, authorization: bytes) -> Principal:
+        """Return whose key `authorization`, the value of such a header, holds."""
+        # Known by its hash: what stays in memory is no key.
+        digest = hashlib.sha256(authorization).digest()
         known = self._known.get(digest)
         if known is None or known.until <= time.monotonic():
-            known = self._look_up(digest)
+            secret = bearer(authorization)
+            if secret is None or not is_spelled_right(secret):
+                raise Unauthenticated
+            known = self._look_up(digest, hash_of(secret))
+        asked = known.principal
         # Shielded: whoever goes away must not take the answer from the others that wait for it.
-        principal = await asyncio.shield(known.principal)
+        principal = asked.result() if asked.done() else await asyncio.shield(asked)
         expired = principal and principal.expires_at and principal.expires_at <= datetime.now(UTC)
         if principal is None or expired:
             raise Unauthenticated
         return principal
 
-    def _look_up(self, digest: bytes) -> _Known:
+    def _look_up(self, digest: bytes, secret_hash: bytes) -> _Known:
         while len(self._known) >= KNOWN_MAX:
             del self._known[next(iter(self._known))]
         self._known.pop(digest, None)
         known = _Known(
-            time.monotonic() + self._known_seconds, asyncio.create_task(self._read(digest))
+            time.monotonic() + self._known_seconds, asyncio.create_task(self._read(secret_hash))
         )
         known.principal.add_done_callback(lambda task: self._forget_failure(digest, task))
         self._known[digest] = known
@@ -100,14 +109,14 @@ class Keys:
         if task.cancelled() or task.exception() is not None:
             self._known.pop(digest, None)
 
-    async def _read(self, digest: bytes) -> Principal | None:
+    async def _read(self, secret_hash: bytes) -> Principal | None:
         self.lookups += 1
         try:
             async with (
                 self._pool.connection() as connection,
                 connection.cursor(row_factory=tuple_row) as cursor,
             ):
-                await cursor.execute(SELECT_KEY, {"secret_hash": digest})
+                await cursor.execute(SELECT_KEY, {"secret_hash": secret_hash})
                 row = await cursor.fetchone()
         except (OperationalError, PoolTimeout) as error:
             raise StoreUnavailable from error
@@ -130,10 +139,9 @@ class Keys:
             log.warning("key.not_stamped", key=name, error=type(error).__name__)
 
 
-def bearer(headers: Headers) -> str | None:
-    """Return the one bearer token of a request, if there is exactly one and it is plain ASCII."""
-    values = [value for name, value in headers if name == b"authorization"]
-    if len(values) != 1 or len(values[0]) > SECRET_MAX or not values[0].isascii():
+def bearer(authorization: bytes) -> str | None:
+    """Return the bearer token of an Authorization header, if it is one, in plain ASCII."""
+    if len(authorization) > HEADER_MAX or not authorization.isascii():
         return None
-    scheme, _, secret = values[0].decode("ascii").partition(" ")
+    scheme, _, secret = authorization.decode("ascii").partition(" ")
     return secret if scheme.lower() == "bearer" else None

@@ -13,9 +13,10 @@ from api.adjustments import CREATE_ADJUSTMENT
 from api.answers import BatchItem
 from api.decoding import Decoder, check_syntax
 from api.deductions import CREATE_DEDUCTION, CREATE_REFUND
-from api.endpoint import NO_STORE, REPLAYED, check_names
+from api.endpoint import check_names
 from api.fields import IdempotencyKey, Name
 from api.grants import CREATE_GRANT, REVOKE_GRANT
+from api.headers import NO_STORE, REPLAYED
 from api.problems import Forbidden
 from api.receipts import receipt
 from api.reservations import CAPTURE, CREATE_RESERVATION, EXTEND, RELEASE

@@ -9,9 +9,10 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from functools import partial
 from typing import Any, Final
 
-from ledger.batch import Answer
+from ledger.batch import Answer, Pending
 from ledger.domain.catalog import Catalog
 from ledger.domain.entities import Charge, Price
 from ledger.domain.errors import LedgerError, StoreUnavailable
@@ -19,6 +20,7 @@ from ledger.records import Order, Outcome, View
 from ledger.writer import Writer
 
 GRACE_SECONDS: Final = 5.0
+Waiting = asyncio.Future[Any]
 
 
 class Crossing:
@@ -27,17 +29,29 @@ class Crossing:
     def __init__(self, writer: Writer, grace_seconds: float = GRACE_SECONDS) -> None:
         """Ask `writer`, and give up so long after it should have given up by itself."""
         self.writer = writer
-        self.patience_seconds = writer.command_timeout_seconds + grace_seconds
-        self._arrived: deque[tuple[asyncio.Future[Any], Any]] = deque()
+        self.grace_seconds = grace_seconds
+        self._gathered: list[Pending] = []
+        self._arrived: deque[tuple[Waiting, Any]] = deque()
         self._waking = False
+        self._patience: dict[Waiting, float] = {}
+        """Until when each is waited for, the first that began to wait in front."""
+        self._losing_patience: asyncio.TimerHandle | None = None
 
     async def command(self, order: Order) -> Outcome:
         """Have one command done. Raises the LedgerError that refuses it."""
-        (answer,) = await self.commands((order,))
-        if isinstance(answer, LedgerError):
-            raise answer
-        assert isinstance(answer, Outcome)
-        return answer
+        loop = asyncio.get_running_loop()
+        waiting: Waiting = loop.create_future()
+        pending = self.writer.pending(order, partial(self._arrive, loop, waiting))
+        if not self._gathered:
+            # What the requests of one turn of the loop ask for is handed over together.
+            loop.call_soon(self._hand_over)
+        self._gathered.append(pending)
+        outcome: Outcome = await self._answer(loop, waiting)
+        return outcome
+
+    def _hand_over(self) -> None:
+        gathered, self._gathered = self._gathered, []
+        self.writer.hand_over(gathered)
 
     async def commands(self, orders: Sequence[Order]) -> list[Answer]:
         """Have commands done, in their order. Raises Overloaded, and then none was taken."""
@@ -65,21 +79,35 @@ class Crossing:
 
     async def _await(self, ask: Callable[[Callable[[Any], None]], None]) -> Any:
         loop = asyncio.get_running_loop()
-        waiting: asyncio.Future[Any] = loop.create_future()
-        ask(lambda answer: self._arrive(loop, waiting, answer))
-        try:
-            async with asyncio.timeout(self.patience_seconds):
-                answer = await waiting
-        except TimeoutError:
-            # The writer waits in vain as well: no timeout of its own reaches a frozen server.
-            raise StoreUnavailable from None
+        waiting: Waiting = loop.create_future()
+        ask(partial(self._arrive, loop, waiting))
+        return await self._answer(loop, waiting)
+
+    async def _answer(self, loop: asyncio.AbstractEventLoop, waiting: Waiting) -> Any:
+        """Return the answer, or raise it; the writer's own timeout reaches no frozen server.
+
+        One timer watches over all: they have the same patience, so it ends in their order.
+        """
+        until = loop.time() + self.writer.command_timeout_seconds + self.grace_seconds
+        self._patience[waiting] = until
+        if self._losing_patience is None:
+            self._losing_patience = loop.call_at(until, self._lose_patience, loop)
+        answer = await waiting
         if isinstance(answer, LedgerError):
             raise answer
         return answer
 
-    def _arrive(
-        self, loop: asyncio.AbstractEventLoop, waiting: asyncio.Future[Any], answer: Any
-    ) -> None:
+    def _lose_patience(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._losing_patience = None
+        for waiting, until in list(self._patience.items()):
+            if until > loop.time():
+                self._losing_patience = loop.call_at(until, self._lose_patience, loop)
+                return
+            del self._patience[waiting]
+            if not waiting.done():
+                waiting.set_result(StoreUnavailable())
+
+    def _arrive(self, loop: asyncio.AbstractEventLoop, waiting: Waiting, answer: Any) -> None:
         """Hand an answer over, from the writer's thread; one wake-up does for many."""
         self._arrived.append((waiting, answer))
         if self._waking:
@@ -94,6 +122,7 @@ class Crossing:
         self._waking = False
         while self._arrived:
             waiting, answer = self._arrived.popleft()
+            self._patience.pop(waiting, None)
             if not waiting.done():
                 waiting.set_result(answer)
 

@@ -6,6 +6,7 @@ the request with a 500 that tells nothing, and a log line that tells everything.
 
 from __future__ import annotations
 
+import itertools
 import re
 import secrets
 import time
@@ -17,7 +18,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import problems
 from api.auth import Principal
+from api.headers import SAFE, Headers
 from api.metrics import Metrics
+from api.paths import Paths
 from ledger.domain.errors import InternalError
 
 STATE: Final = "scrip"
@@ -28,9 +31,10 @@ log = structlog.get_logger("scrip.api")
 
 
 class Trace(Struct):
-    """What is known of a request while it is handled, for the log."""
+    """What is known of a request while it is handled, for the answer and for the log."""
 
     request_id: str
+    headers: Headers
     started: float
     route: str = UNKNOWN_ROUTE
     principal: Principal | None = None
@@ -41,55 +45,57 @@ class Trace(Struct):
 
 def trace_of(scope: Scope) -> Trace:
     """Return the trace of the request that `scope` is of."""
-    trace = scope[STATE]
-    assert isinstance(trace, Trace)
+    trace: Trace = scope[STATE]
     return trace
 
 
 class Edge:
-    """Wraps the application."""
+    """Wraps the application, and calls its routes directly."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        """Wrap `app`."""
+    def __init__(self, app: ASGIApp, paths: Paths, metrics: Metrics) -> None:
+        """Call what stands in `paths`; `app` answers wherever nothing of ours stands."""
         self.app = app
+        self.paths = paths
         self.metrics = metrics
+        # A number after some chance: as unique as chance alone, and without asking the kernel.
+        self._prefix = "req_" + secrets.token_hex(6)
+        self._numbers = itertools.count(1)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        trace = Trace(request_id=_request_id(scope), started=time.perf_counter())
+        headers = Headers(scope["headers"])
+        trace = Trace(self._request_id(headers), headers, time.perf_counter())
         scope[STATE] = trace
-        # Plain header lists, once a request: this is on the hot path.
-        common = [
-            (b"x-request-id", trace.request_id.encode()),
-            (b"x-content-type-options", b"nosniff"),
-            (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
-            (b"referrer-policy", b"no-referrer"),
-        ]
-
-        async def sending(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                trace.status = message["status"]
-                message["headers"] = [*message["headers"], *common]
-            await send(message)
-
+        found = self.paths.find(scope["path"])
         try:
-            await self.app(scope, receive, sending)
+            if found is None:
+                await self.app(scope, receive, _completing(trace, send))
+            else:
+                app, scope["path_params"] = found
+                await app(scope, receive, send)
         except Exception:
             log.exception("request.crashed", request_id=trace.request_id, route=trace.route)
             if not trace.status:
-                trace.code = InternalError.code
-                await _send_internal_error(trace.request_id, sending)
+                await _send_internal_error(trace, send)
         finally:
-            self._account_for(scope, trace)
+            self._account_for(scope["method"], trace)
 
-    def _account_for(self, scope: Scope, trace: Trace) -> None:
+    def _request_id(self, headers: Headers) -> str:
+        """Return the caller's request id if it is harmless, else a new one."""
+        for value in headers.values(b"x-request-id"):
+            if _REQUEST_ID.fullmatch(value):
+                return value.decode()
+        return f"{self._prefix}{next(self._numbers):012x}"
+
+    def _account_for(self, method: str, trace: Trace) -> None:
         seconds = time.perf_counter() - trace.started
         # Whatever was not answered had nobody left to answer to.
         status = trace.status or 499
-        method = scope["method"] if scope["method"] in METHODS else "OTHER"
+        if method not in METHODS:
+            method = "OTHER"
         self.metrics.count(trace.route, method, status, seconds)
         principal = trace.principal
         log.info(
@@ -106,20 +112,31 @@ class Edge:
         )
 
 
-async def _send_internal_error(request_id: str, send: Send) -> None:
-    body = problems.encode(InternalError(), request_id)
+def common_headers(trace: Trace) -> tuple[tuple[bytes, bytes], ...]:
+    """Return what every answer has."""
+    return ((b"x-request-id", trace.request_id.encode()), *SAFE)
+
+
+def _completing(trace: Trace, send: Send) -> Send:
+    """Return a `send` that adds the common headers to an answer that is not made here."""
+
+    async def sending(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            trace.status = message["status"]
+            message["headers"] = [*message["headers"], *common_headers(trace)]
+        await send(message)
+
+    return sending
+
+
+async def _send_internal_error(trace: Trace, send: Send) -> None:
+    trace.code = InternalError.code
+    trace.status = InternalError.status
+    body = problems.encode(InternalError(), trace.request_id)
     headers = [
         (b"content-type", problems.CONTENT_TYPE),
         (b"content-length", str(len(body)).encode()),
+        *common_headers(trace),
     ]
-    await send({"type": "http.response.start", "status": 500, "headers": headers})
+    await send({"type": "http.response.start", "status": trace.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
-
-
-def _request_id(scope: Scope) -> str:
-    """Return the caller's request id if it is harmless, else a new one."""
-    for name, value in scope["headers"]:
-        if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
-            given: str = value.decode()
-            return given
-    return "req_" + secrets.token_hex(12)

@@ -9,36 +9,41 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
+import structlog
+from psycopg import OperationalError
+from psycopg.errors import UndefinedTable
+from psycopg_pool import PoolTimeout
 from starlette.types import Receive, Scope, Send
 
+from api import problems
 from api.auth import NOBODY
 from api.decoding import Decoder, decode_query
-from api.edge import trace_of
+from api.edge import Trace, common_headers, trace_of
 from api.fields import NAME_RULE
+from api.headers import NO_STORE, REPLAYED, REVALIDATE, Headers
 from api.problems import (
     BodyTooLarge,
     Forbidden,
     IdempotencyKeyRequired,
     MethodNotAllowed,
+    ProjectionBehind,
     UnsupportedMediaType,
     invalid,
 )
 from api.receipts import receipt
 from api.routes import Ask, Call, Nothing, Read, Reply, Room, Route, Write
+from ledger.domain.errors import LedgerError, StoreUnavailable
 from ledger.domain.values import is_name
 from ledger.records import Order, Outcome
 
 _KEY = re.compile(rb"[!-~]{1,255}")
-NO_STORE: Final = (b"cache-control", b"no-store")
-REVALIDATE: Final = (b"cache-control", b"private, no-cache")
-REPLAYED: Final = (b"idempotent-replayed", b"true")
 JSON_TYPES: Final = frozenset({b"application/json", b"application/json;charset=utf-8"})
 _encoder = msgspec.json.Encoder()
-Headers = Iterable[tuple[bytes, bytes]]
+log = structlog.get_logger("scrip.api")
 
 
 class ReadEndpoint:
@@ -60,7 +65,7 @@ class ReadEndpoint:
             return Reply(body=body, headers=(NO_STORE,))
         tag = b'"' + hashlib.sha256(body).hexdigest()[:32].encode() + b'"'
         headers = ((b"etag", tag), REVALIDATE)
-        if tag in _values(scope["headers"], b"if-none-match"):
+        if tag in trace_of(scope).headers.values(b"if-none-match"):
             return Reply(status=304, headers=headers)
         return Reply(body=body, headers=headers)
 
@@ -75,23 +80,33 @@ class WriteEndpoint:
 
     async def answer(self, call: Call, scope: Scope, receive: Receive) -> Reply | None:
         """Return the answer, or None if the caller went away before the request was complete."""
-        decode_query(scope["query_string"], Nothing)
-        key = idempotency_key(scope["headers"])
-        body = await read_body(scope, receive, call.room.deps.body_bytes_max)
+        check_no_query(scope)
+        trace = trace_of(scope)
+        key = idempotency_key(trace.headers)
+        body = await read_body(trace.headers, receive, call.room.deps.body_bytes_max)
         if body is None:
             return None
+        order = self.order(call.tenant, call.by, call.path, key, body)
+        outcome = await call.room.ledger.command(order)
+        trace.replayed = outcome.replayed
+        return reply_to(outcome)
+
+    def order(self, tenant: str, by: str, path: Mapping[str, str], key: str, body: bytes) -> Order:
+        """Return what the ledger is asked, whichever way the request came.
+
+        `path` holds the names that the path of the route would. Raises the LedgerError that refuses
+        the body.
+        """
         asked = self._decoder.decode(body or b"{}")
-        order = Order(
-            tenant=call.tenant,
-            account=call.path.get("account"),
-            command=asked.command(call.path.get(self.route.target or "")),
+        target = self.route.target
+        return Order(
+            tenant=tenant,
+            account=path.get("account"),
+            command=asked.command(None if target is None else path[target]),
             key=key,
-            by=call.by,
+            by=by,
             reason=asked.why,
         )
-        outcome = await call.room.ledger.command(order)
-        trace_of(scope).replayed = outcome.replayed
-        return reply_to(outcome)
 
 
 class AskEndpoint:
@@ -104,10 +119,10 @@ class AskEndpoint:
 
     async def answer(self, call: Call, scope: Scope, receive: Receive) -> Reply | None:
         """Return the answer, or None if the caller went away before the request was complete."""
-        decode_query(scope["query_string"], Nothing)
+        check_no_query(scope)
         deps = call.room.deps
         limit = deps.batch_bytes_max if self.route.large else deps.body_bytes_max
-        body = await read_body(scope, receive, limit)
+        body = await read_body(trace_of(scope).headers, receive, limit)
         if body is None:
             return None
         answer = await self.route.handle(call, self._decoder.decode(body))
@@ -123,31 +138,39 @@ class Resource:
         """Answer `routes`, which differ in their methods."""
         self.path = path
         self.room = room
-        self._routes = {route.method: (route, _endpoint(route)) for route in routes}
-        self._allow = ", ".join(sorted(self._routes))
+        self._endpoints = {route.method: _endpoint(route) for route in routes}
+        self._allow = ", ".join(sorted(self._endpoints))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request. Refusals are raised: one place makes problems of them."""
+        """Answer one request; a refusal is an answer. Any other error is a bug and goes on."""
         trace = trace_of(scope)
         trace.route = self.path
-        if scope["method"] not in self._routes:
-            raise MethodNotAllowed(allow=self._allow)
-        route, endpoint = self._routes[scope["method"]]
-        call = await self._call(route, scope)
-        reply = await endpoint.answer(call, scope, receive)
+        try:
+            reply = await self._answer(trace, scope, receive)
+        except LedgerError as refusal:
+            reply = refused(refusal, trace)
+        except (OperationalError, PoolTimeout) as error:
+            log.warning("store.unavailable", error=str(error), request_id=trace.request_id)
+            reply = refused(StoreUnavailable(), trace)
+        except UndefinedTable:
+            # The worker has not begun, which makes the tables that are read.
+            reply = refused(ProjectionBehind(), trace)
         if reply is not None:
-            await send_reply(send, reply)
+            await send_reply(send, reply, trace)
 
-    async def _call(self, route: Route, scope: Scope) -> Call:
-        trace = trace_of(scope)
+    async def _answer(self, trace: Trace, scope: Scope, receive: Receive) -> Reply | None:
+        endpoint = self._endpoints.get(scope["method"])
+        if endpoint is None:
+            raise MethodNotAllowed(allow=self._allow)
         path: dict[str, str] = scope["path_params"]
-        if route.roles is not None:
-            trace.principal = await self.room.keys.principal(scope["headers"])
-            if trace.principal.role not in route.roles:
-                raise Forbidden(role=trace.principal.role, needed=sorted(route.roles))
+        principal, roles = NOBODY, endpoint.route.roles
+        if roles is not None:
+            principal = trace.principal = await self.room.keys.principal(trace.headers)
+            if principal.role not in roles:
+                raise Forbidden(role=principal.role, needed=sorted(roles))
             check_names(path)
-        principal = trace.principal or NOBODY
-        return Call(room=self.room, principal=principal, path=path, request_id=trace.request_id)
+        call = Call(room=self.room, principal=principal, path=path, request_id=trace.request_id)
+        return await endpoint.answer(call, scope, receive)
 
 
 def _endpoint(route: Route) -> ReadEndpoint | WriteEndpoint | AskEndpoint:
@@ -183,26 +206,28 @@ def check_names(path: dict[str, str]) -> None:
             raise invalid(part, "invalid", NAME_RULE)
 
 
+def check_no_query(scope: Scope) -> None:
+    """Refuse query parameters, by name."""
+    if scope["query_string"]:
+        decode_query(scope["query_string"], Nothing)
+
+
 def idempotency_key(headers: Headers) -> str:
     """Return the request's idempotency key: one header of 1 to 255 visible ASCII characters."""
-    values = _values(headers, b"idempotency-key")
-    if len(values) != 1:
-        raise IdempotencyKeyRequired
-    key: bytes = values[0]
-    if _KEY.fullmatch(key) is None:
+    key = headers.only(b"idempotency-key")
+    if key is None or _KEY.fullmatch(key) is None:
         raise IdempotencyKeyRequired
     return key.decode("ascii")
 
 
-async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes | None:
+async def read_body(headers: Headers, receive: Receive, limit: int) -> bytes | None:
     """Return the whole body, or None if the caller went away.
 
     Raises UnsupportedMediaType, or BodyTooLarge as soon as that is certain.
     """
-    headers = scope["headers"]
-    if any(value.lower() != b"identity" for value in _values(headers, b"content-encoding")):
+    if any(value.lower() != b"identity" for value in headers.values(b"content-encoding")):
         raise UnsupportedMediaType
-    length = b"".join(_values(headers, b"content-length"))
+    length = b"".join(headers.values(b"content-length"))
     if length.isdigit() and int(length) > limit:
         raise BodyTooLarge(max_bytes=limit)
     chunks: list[bytes] = []
@@ -223,20 +248,33 @@ async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes | None:
 
 
 def _is_json(headers: Headers) -> bool:
-    values = _values(headers, b"content-type")
-    if len(values) != 1:
+    kind = headers.only(b"content-type")
+    if kind is None:
         return False
-    return values[0].lower().replace(b" ", b"").replace(b'"', b"") in JSON_TYPES
+    return kind in JSON_TYPES or kind.lower().replace(b" ", b"").replace(b'"', b"") in JSON_TYPES
 
 
-def _values(headers: Headers, name: bytes) -> list[bytes]:
-    return [value for key, value in headers if key == name]
+def refused(error: LedgerError, trace: Trace) -> Reply:
+    """Return a refusal as an answer, and note its code for the log."""
+    trace.code = error.code
+    return Reply(
+        status=error.status,
+        body=problems.encode(error, trace.request_id),
+        content_type=problems.CONTENT_TYPE,
+        headers=(NO_STORE, *problems.headers(error)),
+    )
 
 
-async def send_reply(send: Send, reply: Reply) -> None:
+async def send_reply(send: Send, reply: Reply, trace: Trace) -> None:
     """Send an answer whole."""
-    headers = [(b"content-length", str(len(reply.body)).encode()), *reply.headers]
-    if reply.body:
+    body = reply.body
+    headers = [
+        (b"content-length", b"%d" % len(body)),
+        *reply.headers,
+        *common_headers(trace),
+    ]
+    if body:
         headers.append((b"content-type", reply.content_type))
+    trace.status = reply.status
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-    await send({"type": "http.response.body", "body": reply.body})
+    await send({"type": "http.response.body", "body": body})

@@ -70,11 +70,21 @@ class Metrics:
             buckets=SECONDS,
             registry=self.registry,
         )
+        self._known: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
 
     def count(self, route: str, method: str, status: int, seconds: float) -> None:
         """Count one request. `route` is the pattern of the path, never the path itself."""
-        self._requests.labels(route, method, str(status)).inc()
-        self._seconds.labels(route, method).observe(seconds)
+        known = self._known.get((route, method, status))
+        if known is None:
+            # Finding them by their labels costs more than counting; there are only so many.
+            known = (
+                self._requests.labels(route, method, str(status)),
+                self._seconds.labels(route, method),
+            )
+            self._known[route, method, status] = known
+        requests, histogram = known
+        requests.inc()
+        histogram.observe(seconds)
 
     def text(self) -> bytes:
         """Return all metrics as Prometheus reads them."""

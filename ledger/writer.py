@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from datetime import UTC, datetime
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 from uuid import UUID
@@ -152,8 +153,18 @@ class Writer:
         Raises Overloaded if too many wait.
         """
         future: Future[Outcome] = Future()
-        self._enqueue([self._pending(order, lambda answer: _resolve(future, answer))])
+        self._enqueue([self.pending(order, partial(_resolve, future))])
         return future
+
+    def hand_over(self, pendings: Sequence[Pending]) -> None:
+        """Queue commands of several callers at once; whoever finds no room is told Overloaded."""
+        with self._ready:
+            waiting = len(self._queue)
+            room = 0 if self._closing else max(0, self.queue_max - waiting)
+            self._queue.extend(pendings[:room])
+            self._ready.notify()
+        for pending in pendings[room:]:
+            pending.answer(Overloaded(waiting=waiting))
 
     def submit_many(self, orders: Sequence[Order], done: Callable[[list[Answer]], None]) -> None:
         """Queue commands; `done` gets all their answers, in order, from the writer's thread.
@@ -174,10 +185,7 @@ class Writer:
                 done(answers)
 
         self._enqueue(
-            [
-                self._pending(order, lambda answer, place=place: answered(place, answer))  # type: ignore[misc]
-                for place, order in enumerate(orders)
-            ]
+            [self.pending(order, partial(answered, place)) for place, order in enumerate(orders)]
         )
 
     def view(self, tenant: str, account: str) -> Future[View]:
@@ -197,7 +205,7 @@ class Writer:
         pending = Pending(
             stream_id(tenant, account),
             None,
-            lambda answer: _resolve(future, answer),
+            partial(_resolve, future),
             time.monotonic() + self.command_timeout_seconds,
             is_catalog=account is None,
             read=reading,
@@ -205,7 +213,8 @@ class Writer:
         self._enqueue([pending])
         return future
 
-    def _pending(self, order: Order, answer: Callable[[Answer], None]) -> Pending:
+    def pending(self, order: Order, answer: Callable[[Answer], None]) -> Pending:
+        """Return a command to hand over; `answer` gets its answer from the writer's thread."""
         deadline = time.monotonic() + self.command_timeout_seconds
         fault = fault_of(order)
         stream = order.stream if fault is None else NOWHERE

@@ -226,7 +226,7 @@ def test_a_bug_tells_nothing_and_is_logged(
     def broken(*_: object) -> None:
         raise ZeroDivisionError("secret")
 
-    monkeypatch.setattr(service.writer, "submit_many", broken)
+    monkeypatch.setattr(service.writer, "pending", broken)
     answer = tenant.service.put("/v1/accounts/a")
     assert (answer.status, answer.code) == (500, "internal_error")
     assert "secret" not in str(answer.body)
