@@ -76,6 +76,12 @@ class Keys:
             raise Unauthenticated
         return await self.holder(value)
 
+    def knows(self, headers: Headers) -> bool:
+        """Tell whether `principal` has its answer at hand, and will not wait for the database."""
+        value = headers.only(b"authorization")
+        known = value and self._known.get(hashlib.sha256(value).digest())
+        return bool(known and known.until > time.monotonic() and known.principal.done())
+
     async def holder(self, authorization: bytes) -> Principal:
         """Return whose key `authorization`, the value of such a header, holds."""
         # Known by its hash: what stays in memory is no key.

@@ -39,6 +39,11 @@ class Crossing:
 
     async def command(self, order: Order) -> Outcome:
         """Have one command done. Raises the LedgerError that refuses it."""
+        outcome: Outcome = _outcome(await self.begin(order))
+        return outcome
+
+    def begin(self, order: Order) -> Waiting:
+        """Have one command done; the result of the future is its outcome, or its refusal."""
         loop = asyncio.get_running_loop()
         waiting: Waiting = loop.create_future()
         pending = self.writer.pending(order, partial(self._arrive, loop, waiting))
@@ -46,8 +51,7 @@ class Crossing:
             # What the requests of one turn of the loop ask for is handed over together.
             loop.call_soon(self._hand_over)
         self._gathered.append(pending)
-        outcome: Outcome = await self._answer(loop, waiting)
-        return outcome
+        return self._watched(loop, waiting)
 
     def _hand_over(self) -> None:
         gathered, self._gathered = self._gathered, []
@@ -81,10 +85,10 @@ class Crossing:
         loop = asyncio.get_running_loop()
         waiting: Waiting = loop.create_future()
         ask(partial(self._arrive, loop, waiting))
-        return await self._answer(loop, waiting)
+        return _outcome(await self._watched(loop, waiting))
 
-    async def _answer(self, loop: asyncio.AbstractEventLoop, waiting: Waiting) -> Any:
-        """Return the answer, or raise it; the writer's own timeout reaches no frozen server.
+    def _watched(self, loop: asyncio.AbstractEventLoop, waiting: Waiting) -> Waiting:
+        """Let patience end; the writer's own timeout reaches no frozen server.
 
         One timer watches over all: they have the same patience, so it ends in their order.
         """
@@ -92,10 +96,7 @@ class Crossing:
         self._patience[waiting] = until
         if self._losing_patience is None:
             self._losing_patience = loop.call_at(until, self._lose_patience, loop)
-        answer = await waiting
-        if isinstance(answer, LedgerError):
-            raise answer
-        return answer
+        return waiting
 
     def _lose_patience(self, loop: asyncio.AbstractEventLoop) -> None:
         self._losing_patience = None
@@ -125,6 +126,12 @@ class Crossing:
             self._patience.pop(waiting, None)
             if not waiting.done():
                 waiting.set_result(answer)
+
+
+def _outcome(answer: Any) -> Any:
+    if isinstance(answer, LedgerError):
+        raise answer
+    return answer
 
 
 def _resolved(

@@ -43,6 +43,22 @@ class Trace(Struct):
     replayed: bool = False
 
 
+class RequestIds:
+    """Ids for requests that bring none, or none that is harmless."""
+
+    def __init__(self) -> None:
+        """Begin a series: as unique as chance alone, and without asking the kernel for each."""
+        self._prefix = "req_" + secrets.token_hex(6)
+        self._numbers = itertools.count(1)
+
+    def of(self, headers: Headers) -> str:
+        """Return the caller's request id if it is harmless, else a new one."""
+        for value in headers.values(b"x-request-id"):
+            if _REQUEST_ID.fullmatch(value):
+                return value.decode()
+        return f"{self._prefix}{next(self._numbers):012x}"
+
+
 def trace_of(scope: Scope) -> Trace:
     """Return the trace of the request that `scope` is of."""
     trace: Trace = scope[STATE]
@@ -57,9 +73,7 @@ class Edge:
         self.app = app
         self.paths = paths
         self.metrics = metrics
-        # A number after some chance: as unique as chance alone, and without asking the kernel.
-        self._prefix = "req_" + secrets.token_hex(6)
-        self._numbers = itertools.count(1)
+        self._ids = RequestIds()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
@@ -67,7 +81,7 @@ class Edge:
             await self.app(scope, receive, send)
             return
         headers = Headers(scope["headers"])
-        trace = Trace(self._request_id(headers), headers, time.perf_counter())
+        trace = Trace(self._ids.of(headers), headers, time.perf_counter())
         scope[STATE] = trace
         found = self.paths.find(scope["path"])
         try:
@@ -81,35 +95,30 @@ class Edge:
             if not trace.status:
                 await _send_internal_error(trace, send)
         finally:
-            self._account_for(scope["method"], trace)
+            method = scope["method"]
+            account_for(method if method in METHODS else "OTHER", trace, self.metrics)
 
-    def _request_id(self, headers: Headers) -> str:
-        """Return the caller's request id if it is harmless, else a new one."""
-        for value in headers.values(b"x-request-id"):
-            if _REQUEST_ID.fullmatch(value):
-                return value.decode()
-        return f"{self._prefix}{next(self._numbers):012x}"
 
-    def _account_for(self, method: str, trace: Trace) -> None:
-        seconds = time.perf_counter() - trace.started
-        # Whatever was not answered had nobody left to answer to.
-        status = trace.status or 499
-        if method not in METHODS:
-            method = "OTHER"
-        self.metrics.count(trace.route, method, status, seconds)
-        principal = trace.principal
-        log.info(
-            "request.handled",
-            method=method,
-            route=trace.route,
-            status=status,
-            code=trace.code,
-            replayed=trace.replayed,
-            duration_ms=round(seconds * 1_000, 3),
-            request_id=trace.request_id,
-            tenant=principal and principal.tenant,
-            key=principal and principal.key,
-        )
+def account_for(method: str, trace: Trace, metrics: Metrics) -> float:
+    """Count a request that is over, and log its line; return how many seconds it took."""
+    seconds = time.perf_counter() - trace.started
+    # Whatever was not answered had nobody left to answer to.
+    status = trace.status or 499
+    metrics.count(trace.route, method, status, seconds)
+    principal = trace.principal
+    log.info(
+        "request.handled",
+        method=method,
+        route=trace.route,
+        status=status,
+        code=trace.code,
+        replayed=trace.replayed,
+        duration_ms=round(seconds * 1_000, 3),
+        request_id=trace.request_id,
+        tenant=principal and principal.tenant,
+        key=principal and principal.key,
+    )
+    return seconds
 
 
 def common_headers(trace: Trace) -> tuple[tuple[bytes, bytes], ...]:

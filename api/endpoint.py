@@ -42,6 +42,8 @@ from ledger.records import Order, Outcome
 
 _KEY = re.compile(rb"[!-~]{1,255}")
 JSON_TYPES: Final = frozenset({b"application/json", b"application/json;charset=utf-8"})
+REFUSED: Final = (LedgerError, OperationalError, PoolTimeout, UndefinedTable)
+"""What a request may fail of without there being a bug."""
 _encoder = msgspec.json.Encoder()
 log = structlog.get_logger("scrip.api")
 
@@ -147,14 +149,8 @@ class Resource:
         trace.route = self.path
         try:
             reply = await self._answer(trace, scope, receive)
-        except LedgerError as refusal:
-            reply = refused(refusal, trace)
-        except (OperationalError, PoolTimeout) as error:
-            log.warning("store.unavailable", error=str(error), request_id=trace.request_id)
-            reply = refused(StoreUnavailable(), trace)
-        except UndefinedTable:
-            # The worker has not begun, which makes the tables that are read.
-            reply = refused(ProjectionBehind(), trace)
+        except REFUSED as error:
+            reply = refused(refusal_of(error, trace), trace)
         if reply is not None:
             await send_reply(send, reply, trace)
 
@@ -252,6 +248,17 @@ def _is_json(headers: Headers) -> bool:
     if kind is None:
         return False
     return kind in JSON_TYPES or kind.lower().replace(b" ", b"").replace(b'"', b"") in JSON_TYPES
+
+
+def refusal_of(error: Exception, trace: Trace) -> LedgerError:
+    """Return how one of `REFUSED` is told."""
+    if isinstance(error, LedgerError):
+        return error
+    if isinstance(error, UndefinedTable):
+        # The worker has not begun, which makes the tables that are read.
+        return ProjectionBehind()
+    log.warning("store.unavailable", error=str(error), request_id=trace.request_id)
+    return StoreUnavailable()
 
 
 def refused(error: LedgerError, trace: Trace) -> Reply:
