@@ -1,98 +1,28 @@
-"""One batch of the writer: decide every command in memory, append all their events at once.
-
-A batch never answers from a state that is not the store's: what was decided on a stale stream is
-decided again, a refusal included; a key that has been used gets its first answer, whatever the
-command would be told now. And it never ends for others what one command or one stream spoils.
-"""
+"""One batch: what is decided together, written together, and answered together."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from copy import copy
 from datetime import datetime
-from typing import Any
-from uuid import UUID
+from typing import cast
 
 from msgspec import Struct, structs
 
-from ledger.append import Appended, Rows
+from ledger.append import Append, Appended, Rows
 from ledger.cache import Cache, Entry
 from ledger.codec import NAME_OF, encode
 from ledger.domain.catalog import Catalog, decide_catalog
-from ledger.domain.commands import (
-    AccountCommand,
-    Capture,
-    CaptureUpTo,
-    CatalogCommand,
-    Deduct,
-    Refund,
-    Reserve,
-)
-from ledger.domain.decide import NO_PRICES, decide, recalled_by, settle
-from ledger.domain.errors import (
-    IdempotencyMismatch,
-    InternalError,
-    LedgerError,
-)
+from ledger.domain.commands import AccountCommand, CaptureUpTo, CatalogCommand, Refund
+from ledger.domain.decide import NO_PRICES, decide, is_by_time, recalled_by
+from ledger.domain.entities import Balance
+from ledger.domain.errors import IdempotencyMismatch, InternalError, LedgerError
 from ledger.domain.events import Event, subject_of
+from ledger.pending import Answer, Pending
 from ledger.records import Order, Outcome, Recorded, stream_id
-from ledger.store import Receipt, Session
+from ledger.store import Receipt, Session, StoredSnapshot
 
 log = logging.getLogger(__name__)
-
-Answer = Outcome | LedgerError
-Reading = Callable[[Entry, datetime], Any]
-
-
-class Pending:
-    """A command that waits for its answer, or a reading of a stream (`read` is set)."""
-
-    __slots__ = (
-        "_answer",
-        "attempts",
-        "deadline",
-        "fault",
-        "is_catalog",
-        "key",
-        "order",
-        "read",
-        "stream",
-    )
-
-    def __init__(
-        self,
-        stream: UUID,
-        order: Order | None,
-        answer: Callable[[Any], None],
-        deadline: float,
-        *,
-        is_catalog: bool = False,
-        read: Reading | None = None,
-    ) -> None:
-        """Wait until `deadline`, a time of the monotonic clock."""
-        self.is_catalog = is_catalog
-        self.stream = stream
-        self.order = order
-        self._answer: Callable[[Any], None] | None = answer
-        self.deadline = deadline
-        self.read = read
-        self.attempts = 0
-        self.fault: LedgerError | None = None
-        """Why it cannot even be asked."""
-        self.key: tuple[UUID, str] | None = None
-        """The command's idempotency key, in its stream."""
-        if order is not None and order.key is not None:
-            self.key = (stream, order.key)
-
-    def answer(self, answer: object) -> None:
-        """Answer, once. A caller who cannot take the answer does not keep others from theirs."""
-        deliver, self._answer = self._answer, None
-        if deliver is None:
-            return
-        try:
-            deliver(answer)
-        except Exception:
-            log.exception("batch.answer_not_taken")
 
 
 class Spoiled(Exception):
@@ -104,13 +34,32 @@ class Spoiled(Exception):
         self.pending = pending
 
 
+class Own(Struct):
+    """The event that a command has caused, in the batch's row `row`: what its receipt will say."""
+
+    row: int
+    version: int
+    name: str
+    recorded_at: datetime
+    event: Event
+    balance: Balance | None
+
+
 class Decided(Struct):
     """A command that was decided but not answered: its own event, or a refusal, or nothing."""
 
     pending: Pending
-    recorded: Recorded | None = None
-    row: int = -1
+    entry: Entry
+    own: Own | None = None
     refusal: LedgerError | None = None
+
+
+class Snap(Struct):
+    """A snapshot to keep once the batch is written, and the row it was taken after."""
+
+    entry: Entry
+    row: int
+    stored: StoredSnapshot
 
 
 class Batch:
@@ -122,64 +71,93 @@ class Batch:
         self.number = number
         self.now = now
         self.rows = Rows()
+        self.pendings: list[Pending] = []
+        """All it was given."""
+        self.answers: list[tuple[Pending, Answer]] = []
         self.decided: list[Decided] = []
         self.again: list[Pending] = []
         """What has to wait for the next batch, because its key is asked for in this one already."""
-        self.streams: dict[UUID, bool] = {}
-        self._keys: set[tuple[UUID, str]] = set()
-        self._written: set[UUID] = set()
+        self.snaps: list[Snap] = []
+        self.entries: set[Entry] = set()
+        """All streams it has to do with."""
+        self._expected: dict[Entry, int] = {}
+        """The streams that something was decided on, and the first version that is theirs to use."""
+        self._places: list[Entry] = []
+        """Each row's stream."""
+        self._guards: dict[Entry, None] = {}
+        self._keys: set[tuple[Entry, str]] = set()
 
-    def recognise(
-        self, session: Session, pendings: list[Pending]
-    ) -> tuple[list[tuple[Pending, Answer]], list[Pending]]:
-        """Return the answers to those that need no decision, and the others.
+    def at_hand(self, pendings: list[Pending]) -> bool:
+        """Tell whether these can be decided without the store, on streams that are ours alone."""
+        for pending in pendings:
+            order = pending.order
+            if pending.attempts or pending.fault or order is None or pending.is_catalog:
+                return False
+            entry = self.cache.use(pending.stream)
+            if entry is None or entry.unreadable or entry.shared_until >= self.number:
+                return False
+            command = cast("AccountCommand", order.command)
+            recalled = recalled_by(command)
+            if recalled is not None and entry.account.operation(recalled) is None:
+                return False
+            if asks_catalog(command):
+                catalog = self.cache.use(stream_id(order.tenant, None))
+                if catalog is None or catalog.unreadable or catalog.shared_until >= self.number:
+                    return False
+        return True
+
+    def take(self, session: Session | None, pendings: list[Pending]) -> None:
+        """Decide these on what is decided so far. Without a session, they must be at hand."""
+        self.pendings += pendings
+        if session is not None:
+            pendings = self._recognise(session, pendings)
+            self._load(session, pendings)
+            readings = [one for one in pendings if one.read is not None]
+            self.answers += [(one, self._read(one)) for one in readings]
+        for pending in pendings:
+            if pending.read is None:
+                self._decide(pending)
+
+    def _recognise(self, session: Session, pendings: list[Pending]) -> list[Pending]:
+        """Answer those that need no decision, and return the others.
 
         Keys are looked up once something had to be decided again: a used key stands in the way of
         its whole stream, and a stream whose every batch holds one would never be written.
         """
-        answers: list[tuple[Pending, Answer]] = [
-            (pending, pending.fault) for pending in pendings if pending.fault is not None
-        ]
+        self.answers += [(one, one.fault) for one in pendings if one.fault is not None]
         pendings = [pending for pending in pendings if pending.fault is None]
-        keys = {pending.key for pending in pendings if pending.key is not None}
-        if not keys or not any(pending.attempts for pending in pendings):
-            return answers, pendings
-        receipts = session.receipts(keys)
+        if not any(pending.attempts for pending in pendings):
+            return pendings
+        receipts = session.receipts({one.key for one in pendings if one.key is not None})
         others = []
         for pending in pendings:
             receipt = receipts.get(pending.key) if pending.key else None
             if receipt is None:
                 others.append(pending)
             else:
-                answers.append((pending, _replay(pending, receipt)))
-        return answers, others
+                self.answers.append((pending, _replay(pending, receipt)))
+        return others
 
-    def load(self, session: Session, pendings: list[Pending]) -> None:
+    def _load(self, session: Session, pendings: list[Pending]) -> None:
         """Have at hand all that deciding these will ask."""
-        recalls: list[tuple[UUID, str]] = []
-        reads = set()
+        wanted = {pending.stream: pending.is_catalog for pending in pendings}
         for pending in pendings:
-            if pending.read is not None:
-                reads.add(pending.stream)
-            self.streams[pending.stream] = pending.is_catalog
+            order = pending.order
+            if order is not None and not pending.is_catalog and asks_catalog(order.command):
+                wanted[stream_id(order.tenant, None)] = True
+        reads = (pending.stream for pending in pendings if pending.read is not None)
+        self.cache.load(session, wanted, self.number, wanted if session.locked else set(reads))
+        self.entries.update(self.cache[stream] for stream in wanted)
+        unknown = set()
+        for pending in pendings:
             if pending.order is None or pending.is_catalog:
                 continue
-            command = pending.order.command
-            assert isinstance(command, AccountCommand)
-            prices = catalog_for(pending.order)
-            if prices is not None:
-                self.streams[prices] = True
-            recalled = recalled_by(command)
-            if recalled is not None:
-                recalls.append((pending.stream, recalled))
-        fresh = set(self.streams) if session.locked else reads
-        self.cache.load(session, self.streams, self.number, fresh)
-        unknown = {
-            (stream, name)
-            for stream, name in recalls
-            if not self.cache[stream].unreadable
-            and name not in self.cache[stream].account.operations
-        }
+            recalled = recalled_by(cast("AccountCommand", pending.order.command))
+            entry = self.cache[pending.stream]
+            if recalled is None or entry.unreadable:
+                continue
+            if entry.account.operation(recalled) is None:
+                unknown.add((pending.stream, recalled))
         if unknown:
             self.cache.recall(session, unknown)
 
@@ -190,28 +168,29 @@ class Batch:
         """
         return max(self.now, entry.recorded_at)
 
-    def read(self, pending: Pending) -> object:
+    def _read(self, pending: Pending) -> Answer:
         """Return what a reading finds, before anything of this batch is decided."""
         assert pending.read is not None
         entry = self.cache[pending.stream]
         try:
             if entry.unreadable:
                 raise entry.unreadable
-            return pending.read(entry, self._time(entry))
+            return cast("Answer", pending.read(entry, self._time(entry)))
         except LedgerError as refusal:
             return refusal
 
-    def decide(self, pending: Pending) -> None:
+    def _decide(self, pending: Pending) -> None:
         """Decide one command on what the ones before it in this batch have left."""
         order = pending.order
         assert order is not None
-        if pending.key is not None:
-            if pending.key in self._keys:
+        entry = self.cache[pending.stream]
+        if order.key is not None:
+            key = (entry, order.key)
+            if key in self._keys:
                 self.again.append(pending)
                 return
-            self._keys.add(pending.key)
-        entry = self.cache[pending.stream]
-        decided = Decided(pending)
+            self._keys.add(key)
+        decided = Decided(pending, entry)
         self.decided.append(decided)
         events: tuple[Event, ...] = ()
         has_own = False
@@ -223,23 +202,16 @@ class Batch:
             # A bug ends its own command, not the others of the batch: deciding changes nothing.
             log.exception("batch.decide_failed")
             decided.refusal = InternalError()
-        if pending.key is not None and not has_own:
+        if order.key is not None and not has_own:
             # Refused, or nothing to do: which may be because this very command was done before.
-            self.rows.probes.append(pending.key)
+            self.rows.probes.append((pending.stream, order.key))
         if entry.unreadable:
             # The state stopped short of the stream's end: to decide again would not help.
             return
-        if decided.refusal is not None:
-            self.rows.expected.setdefault(pending.stream, entry.state.version + 1)
-            return
-        first = entry.state.version + 1
-        if pending.stream not in self._written:
-            # Overwrites what a refusal before it expected: the version is the same.
-            self.rows.expected[pending.stream] = first
+        self._touch(entry)
         if events:
             if entry.shared_until >= self.number:
                 entry.keep()
-            self._written.add(pending.stream)
             try:
                 self._record(decided, order, entry, events, has_own=has_own)
             except Exception as error:
@@ -250,28 +222,29 @@ class Batch:
         command = order.command
         if entry.unreadable:
             raise entry.unreadable
-        if isinstance(command, CatalogCommand):
-            return (decide_catalog(entry.catalog, command),), True
-        prices = NO_PRICES
-        catalog_stream = catalog_for(order)
-        if catalog_stream is not None:
-            prices = self._prices(catalog_stream)
+        if order.account is None:
+            return (decide_catalog(entry.catalog, cast("CatalogCommand", command)),), True
+        command = cast("AccountCommand", command)
+        prices = self._prices(order.tenant) if asks_catalog(command) else NO_PRICES
         now = self._time(entry)
         events = decide(entry.account, command, now, key=order.key or "", prices=prices)
         if isinstance(command, CaptureUpTo):  # It may have nothing to add to what is due.
-            return events, len(events) > len(settle(entry.account, now)[0])
+            return events, bool(events) and not is_by_time(events[-1])
         return events, bool(events)
 
-    def _prices(self, stream: UUID) -> Catalog:
-        unreadable = self.cache[stream].unreadable
-        if unreadable:
-            raise unreadable
-        catalog = self.cache[stream].catalog
-        if stream not in self.rows.guards:
-            # Prices are part of the decision: if they are not the newest, nothing is written.
-            self.rows.guards.append(stream)
-        self.rows.expected.setdefault(stream, catalog.version + 1)
-        return catalog
+    def _prices(self, tenant: str) -> Catalog:
+        entry = self.cache[stream_id(tenant, None)]
+        if entry.unreadable:
+            raise entry.unreadable
+        # Prices are part of the decision: if they are not the newest, nothing is written.
+        self._guards[entry] = None
+        self._touch(entry)
+        return entry.catalog
+
+    def _touch(self, entry: Entry) -> None:
+        if entry not in self._expected:
+            self._expected[entry] = entry.state.version + 1
+            self.entries.add(entry)
 
     def _record(
         self,
@@ -282,27 +255,26 @@ class Batch:
         *,
         has_own: bool,
     ) -> None:
-        own = len(events) - 1 if has_own else len(events)
         recorded_at = self._time(entry)
+        own = len(events) - 1 if has_own else len(events)
         for place, event in enumerate(events):
             entry.evolve(event)
             is_own = place == own
-            balance = None
-            if not order.is_for_catalog:
-                balance = structs.replace(entry.account.balance)
+            balance = None if order.account is None else entry.account.balance
             key = order.key if is_own else None
             name = NAME_OF[type(event)]
-            occurred_at = order.occurred_at if is_own else None
-            reason = order.reason if is_own else None
-            state = encode(
-                event, by=order.by, reason=reason, occurred_at=occurred_at, balance=balance
-            )
             entry.hash = self.rows.add(
                 entry.hash,
                 entry.stream,
                 entry.state.version,
                 name=name,
-                state=state,
+                state=encode(
+                    event,
+                    by=order.by,
+                    reason=order.reason if is_own else None,
+                    occurred_at=order.occurred_at if is_own else None,
+                    balance=balance,
+                ),
                 recorded_at=recorded_at,
                 tenant=order.tenant,
                 account=order.account,
@@ -310,84 +282,108 @@ class Batch:
                 key=key,
                 content=order.content() if key is not None else None,
             )
-            entry.recorded_at = recorded_at
-        if not has_own:
-            return
-        decided.row = len(self.rows.streams) - 1
-        decided.recorded = Recorded(
-            position=0,
-            stream=entry.stream,
-            version=entry.state.version,
-            tenant=order.tenant,
-            account=order.account,
-            name=name,
-            recorded_at=recorded_at,
-            key=key,
-            by=order.by,
-            reason=reason,
-            occurred_at=occurred_at,
-            event=event,
-            balance=balance,
-        )
+            self._places.append(entry)
+            if is_own:
+                row, version = len(self._places) - 1, entry.state.version
+                decided.own = Own(row, version, name, recorded_at, event, copy(balance))
+        entry.recorded_at = recorded_at
 
-    def finish(
-        self, session: Session, appended: Appended
-    ) -> tuple[list[tuple[Pending, Answer]], set[UUID]]:
-        """Return the answers there are, and the streams on which nothing was written.
+    def depart(self, session: Session, snapshot_every: int) -> Append | None:
+        """Send off what was decided; None if nothing was. Snapshots are taken of what it will be.
+
+        Later batches may be decided on top of this one before it is written.
+        """
+        if not self.decided:
+            return None
+        last = {entry: row for row, entry in enumerate(self._places)}
+        for entry, row in last.items():
+            if entry.wants_snapshot(snapshot_every):
+                self.snaps.append(Snap(entry, row, entry.snapshot()))
+        self.rows.expected = {entry.stream: version for entry, version in self._expected.items()}
+        self.rows.guards = [entry.stream for entry in self._guards]
+        return session.append(self.rows)
+
+    def arrive(self, session: Session, appended: Appended) -> set[Entry]:
+        """Answer what there is to answer, and return the streams on which nothing was written.
 
         The commands on those streams are in `again`, save those whose key had been used.
         """
-        undone = set(appended.stale)
-        undone.update(
-            one.pending.stream
-            for one in self.decided
-            if one.recorded is not None and one.pending.key in appended.used
-        )
-        if undone.intersection(self.rows.guards):
-            # Refusals too: the price that was not found may have been put meanwhile. And what was
-            # priced may have been so by a price of this very batch, which is not written.
-            undone.update(one.pending.stream for one in self.decided)
+        undone = self._undone(appended) if appended.stale or appended.used else set()
         positions = self._positions(appended, undone)
         receipts = session.receipts(appended.used) if appended.used else {}
-        answers: list[tuple[Pending, Answer]] = []
         for one in self.decided:
-            receipt = receipts.get(one.pending.key) if one.pending.key else None
+            pending = one.pending
+            receipt = receipts.get(pending.key) if receipts and pending.key else None
             if receipt is not None:
-                answers.append((one.pending, _replay(one.pending, receipt)))
-            elif one.pending.stream in undone:
-                self.again.append(one.pending)
+                self.answers.append((pending, _replay(pending, receipt)))
+            elif one.entry in undone:
+                self.again.append(pending)
             elif one.refusal is not None:
-                answers.append((one.pending, one.refusal))
-            elif one.recorded is None:
-                answers.append((one.pending, Outcome(None)))
+                self.answers.append((pending, one.refusal))
+            elif one.own is None:
+                self.answers.append((pending, Outcome(None)))
             else:
-                recorded = structs.replace(one.recorded, position=positions[one.row])
-                answers.append((one.pending, Outcome(recorded)))
-        return answers, undone
+                self.answers.append((pending, _outcome(one, positions[one.own.row])))
+        self.snaps = [snap for snap in self.snaps if snap.entry not in undone]
+        for snap in self.snaps:
+            snap.stored = structs.replace(snap.stored, position=positions[snap.row])
+        return undone
 
-    def _positions(self, appended: Appended, undone: set[UUID]) -> list[int]:
+    def _undone(self, appended: Appended) -> set[Entry]:
+        undone = {entry for entry in self._expected if entry.stream in appended.stale}
+        undone.update(
+            one.entry
+            for one in self.decided
+            if one.own is not None and one.pending.key in appended.used
+        )
+        if not undone.isdisjoint(self._guards):
+            # Refusals too: the price that was not found may have been put meanwhile. And what was
+            # priced may have been so by a price of this very batch, which is not written.
+            undone.update(one.entry for one in self.decided)
+        return undone
+
+    def _positions(self, appended: Appended, undone: set[Entry]) -> list[int]:
         """Return a position for every row that was written, and tell the entries of theirs."""
-        places = [place for place, s in enumerate(self.rows.streams) if s not in undone]
+        places = [place for place, entry in enumerate(self._places) if entry not in undone]
         assert len(places) == len(appended.positions), "all that could be written was written"
-        positions = [0] * len(self.rows.streams)
+        positions = [0] * len(self._places)
         for place, position in zip(places, appended.positions, strict=True):
             positions[place] = position
-            self.cache[self.rows.streams[place]].position = position
+            self._places[place].position = position
         return positions
 
+    def count_written(self, undone: set[Entry]) -> int:
+        """Return how many events were written."""
+        return sum(entry not in undone for entry in self._places)
 
-def catalog_for(order: Order) -> UUID | None:
-    """Return the stream of the catalog that deciding `order` asks, None if it asks none."""
-    match order.command:
-        case Reserve(charge=charge) | Deduct(charge=charge) | Capture(charge=charge):
-            asks = charge.amount is None
-        case CaptureUpTo(charge=maybe):
-            asks = maybe is not None and maybe.amount is None
-        case Refund():
-            asks = True
-        case _:
-            asks = False
-    return stream_id(order.tenant, None) if asks else None
+
+def asks_catalog(command: AccountCommand | CatalogCommand) -> bool:
+    """Tell whether deciding `command` asks the tenant's prices or its policy."""
+    charge = getattr(command, "charge", None)
+    return isinstance(command, Refund) if charge is None else charge.amount is None
+
+
+def _outcome(decided: Decided, position: int) -> Outcome:
+    order, own = decided.pending.order, decided.own
+    assert order is not None
+    assert own is not None
+    return Outcome(
+        Recorded(
+            position=position,
+            stream=decided.entry.stream,
+            version=own.version,
+            tenant=order.tenant,
+            account=order.account,
+            name=own.name,
+            recorded_at=own.recorded_at,
+            key=order.key,
+            by=order.by,
+            reason=order.reason,
+            occurred_at=order.occurred_at,
+            event=own.event,
+            balance=own.balance,
+        )
+    )
 
 
 def _replay(pending: Pending, receipt: Receipt) -> Answer:

@@ -80,15 +80,14 @@ class Entry:
         assert isinstance(self.state, Catalog)
         return self.state
 
-    def fork(self) -> Account | Catalog:
-        """Return a copy of the state, which does not change when the state does."""
-        if isinstance(self.state, Account):
-            return self.state.fork()
+    def fork(self) -> Catalog:
+        """Return a copy of the catalog, which does not change when the catalog does."""
+        catalog = self.catalog
         return Catalog(
-            self.state.version,
-            {name: versions.copy() for name, versions in self.state.features.items()},
-            {name: versions.copy() for name, versions in self.state.rate_cards.items()},
-            self.state.refund_policies.copy(),
+            catalog.version,
+            {name: versions.copy() for name, versions in catalog.features.items()},
+            {name: versions.copy() for name, versions in catalog.rate_cards.items()},
+            catalog.refund_policies.copy(),
         )
 
     def fold(self, recorded: Recorded, digest: bytes) -> None:
@@ -118,13 +117,26 @@ class Entry:
         """Keep the state as it is now, to go back to."""
         if self.before is not None:
             return
-        kept = Entry(self.stream, self.fork())
+        state = self.state
+        if isinstance(state, Account):
+            state.begin()
+        else:
+            state = self.fork()
+        kept = Entry(self.stream, state)
         kept.hash, kept.position, kept.recorded_at = self.hash, self.position, self.recorded_at
         kept.snapshot_version, kept.shared_until = self.snapshot_version, self.shared_until
         self.before = kept
 
+    def wants_snapshot(self, every: int) -> bool:
+        """Tell whether so much has happened since the last one. A larger account has fewer."""
+        state = self.state
+        if state.version - self.snapshot_version < every or isinstance(state, Catalog):
+            return False
+        return state.version - self.snapshot_version >= len(state.grants) + state.open_count
+
     def snapshot(self) -> StoredSnapshot:
-        """Return the account's state as it is stored."""
+        """Return the account's state as it is stored, which counts as its last snapshot."""
+        self.snapshot_version = self.state.version
         return StoredSnapshot(
             stream=self.stream,
             version=self.state.version,
@@ -142,8 +154,9 @@ class Cache:
     def __init__(self, entries_max: int) -> None:
         """Hold at most `entries_max` entries, once a batch is done."""
         self.entries_max = entries_max
-        self._entries: OrderedDict[UUID, Entry] = OrderedDict()
-        self._shared: dict[UUID, int] = {}
+        # By the streams' numbers: to hash an UUID is a call of Python code, a hundred times a batch.
+        self._entries: OrderedDict[int, Entry] = OrderedDict()
+        self._shared: dict[int, int] = {}
 
     def __len__(self) -> int:
         """Return how many streams are held."""
@@ -151,11 +164,14 @@ class Cache:
 
     def __getitem__(self, stream: UUID) -> Entry:
         """Return a stream that `load` has loaded."""
-        return self._entries[stream]
+        return self._entries[stream.int]
 
-    def get(self, stream: UUID) -> Entry | None:
-        """Return a stream if it is held."""
-        return self._entries.get(stream)
+    def use(self, stream: UUID) -> Entry | None:
+        """Return a stream if it is held; it then counts as used."""
+        entry = self._entries.get(stream.int)
+        if entry is not None:
+            self._entries.move_to_end(stream.int)
+        return entry
 
     def load(
         self, session: Session, wanted: dict[UUID, bool], batch: int, fresh: Iterable[UUID] = ()
@@ -167,21 +183,19 @@ class Cache:
         afters: dict[UUID, int] = {}
         missing: list[UUID] = []
         for stream, is_catalog in wanted.items():
-            entry = self._entries.get(stream)
+            entry = self.use(stream)
             if entry is None:
                 entry = Entry(stream, Catalog() if is_catalog else Account())
-                entry.shared_until = self._shared.pop(stream, 0)
-                self._entries[stream] = entry
+                entry.shared_until = self._shared.pop(stream.int, 0)
+                self._entries[stream.int] = entry
                 missing.append(stream)
-            else:
-                self._entries.move_to_end(stream)
-                if entry.shared_until >= batch:
-                    afters[stream] = entry.state.version
+            elif entry.shared_until >= batch:
+                afters[stream] = entry.state.version
         for stream in fresh:
-            afters[stream] = self._entries[stream].state.version
+            afters[stream] = self[stream].state.version
         try:
             self._restore(session, [stream for stream in missing if not wanted[stream]])
-            afters.update((stream, self._entries[stream].state.version) for stream in missing)
+            afters.update((stream, self[stream].state.version) for stream in missing)
             self._catch_up(session, afters)
         except BaseException:
             self.forget(missing)
@@ -193,46 +207,49 @@ class Cache:
         stories: dict[tuple[UUID, str], list[tuple[Any, ...]]] = {}
         for stream, subject, row in session.of_subjects(wanted):
             # What another process has added since is not told yet: catching up will tell it.
-            if row[2] <= self._entries[stream].state.version:
+            if row[2] <= self[stream].state.version:
                 stories.setdefault((stream, subject), []).append(row)
         for (stream, subject), rows in stories.items():
-            entry = self._entries[stream]
+            entry = self[stream]
             try:
                 _put_back(entry.account, subject, [recorded_from_row(row).event for row in rows])
             except Exception as error:  # noqa: BLE001 - whatever it is, it is this stream's alone
                 entry.cannot_be_read(error)
 
-    def undo(self, streams: Iterable[UUID], stale: Container[UUID], batch: int) -> None:
+    def undo(self, entries: Iterable[Entry], stale: Container[UUID], batch: int) -> None:
         """Go back to what stood before this batch: its events were not written.
 
         Somebody else writes the streams that were stale, so from now on they are caught up first.
         """
-        for stream in streams:
-            entry = self._entries.pop(stream, None)
-            if entry is None:
+        for entry in entries:
+            number = entry.stream.int
+            if self._entries.pop(number, None) is None:
                 continue
             if entry.before is not None:
-                self._entries[stream] = entry.before
-                if stream in stale:
+                if isinstance(entry.state, Account):
+                    entry.state.roll_back()
+                self._entries[number] = entry.before
+                if entry.stream in stale:
                     entry.before.shared_until = batch + SHARED_BATCHES
-            elif stream in stale:
-                self._shared[stream] = batch + SHARED_BATCHES
+            elif entry.stream in stale:
+                self._shared[number] = batch + SHARED_BATCHES
 
     def forget(self, streams: Iterable[UUID]) -> None:
         """Drop streams whose state is not known to be what the store has."""
-        for stream in list(streams):
-            self._entries.pop(stream, None)
-
-    def settle(self, streams: Iterable[UUID]) -> None:
-        """Accept what this batch did to `streams`, and make room."""
         for stream in streams:
-            entry = self._entries.get(stream)
-            if entry is not None:
+            self._entries.pop(stream.int, None)
+
+    def settle(self, entries: Iterable[Entry]) -> None:
+        """Accept what a batch did to these, and make room."""
+        for entry in entries:
+            if entry.before is not None:
+                if isinstance(entry.state, Account):
+                    entry.state.accept()
                 entry.before = None
-                if entry.unreadable:
-                    del self._entries[stream]
-                elif isinstance(entry.state, Account):
-                    entry.state.trim()
+            if entry.unreadable:
+                self.forget([entry.stream])
+            elif isinstance(entry.state, Account):
+                entry.state.trim()
         while len(self._entries) > self.entries_max:
             self._entries.popitem(last=False)
         while len(self._shared) > self.entries_max:
@@ -242,7 +259,7 @@ class Cache:
         if not streams:
             return
         for stored in session.snapshots(streams, SNAPSHOT_FORMAT):
-            entry = self._entries[stored.stream]
+            entry = self[stored.stream]
             try:
                 snapshot = _snapshot_decoder.decode(stored.state)
             except msgspec.MsgspecError:
@@ -257,7 +274,7 @@ class Cache:
         if not afters:
             return
         for count, (stream, row, digest) in enumerate(session.tails(afters)):
-            entry = self._entries[stream]
+            entry = self[stream]
             if entry.unreadable:
                 continue
             try:
@@ -274,5 +291,5 @@ def _put_back(account: Account, subject: str, events: Sequence[Event]) -> None:
     operation = recall(story)
     assert operation is not None
     assert operation.status != "open", "open operations are at hand"
-    if subject not in account.operations:
+    if account.operation(subject) is None:
         account.put_operation(operation)

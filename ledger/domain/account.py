@@ -1,47 +1,29 @@
 """The state of an account: everything that a decision may ask, kept so that asking is cheap.
 
 The account is changed in place by `evolve` alone, one event at a time, at a cost that does not grow
-with the number of its grants, reservations and events. What it holds by value is frozen, so that a
-fork copies containers only.
+with the number of its grants, reservations and events. What has changed since `begin` can be taken
+back, at the cost of what has changed. What it holds by value is frozen.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
 from collections.abc import Iterator
 from copy import copy
-from datetime import UTC, datetime
+from datetime import datetime
 from heapq import heapify, heappop, heappush
 
 from msgspec import Struct
 
 from ledger.domain.entities import Balance, Grant, Operation
+from ledger.domain.lines import Lines
 
-FOREVER = datetime.max.replace(tzinfo=UTC)
-UNSCOPED = 1 << 30
-CLOSED_KEPT = 16
+CLOSED_KEPT = 4
 """How many closed operations an account keeps at hand after a commit; others are recalled."""
+DEADLINES_SPARE = 16
+"""How many deadlines that no longer stand an account of any size may hold."""
 
-BurnKey = tuple[int, int, datetime, bool, int, datetime, int, str]
 Deadline = tuple[datetime, int, str]
 ACTIVATES, RESERVATION_ENDS, GRANT_ENDS = range(3)
-
-
-def burn_key(grant: Grant) -> BurnKey:
-    """Place a grant in the burn-down order, which is total: it ends in the id.
-
-    Priority, narrower scope, earlier expiry, promotional before paid, lower cost, effect, age.
-    """
-    return (
-        grant.priority,
-        len(grant.scope) or UNSCOPED,
-        grant.expires_at or FOREVER,
-        grant.kind == "paid",
-        grant.cost_basis or 0,
-        grant.effective_at,
-        grant.sequence,
-        grant.id,
-    )
 
 
 class Snapshot(Struct, frozen=True, kw_only=True):
@@ -56,19 +38,34 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     operations: tuple[Operation, ...]
 
 
+class _Before(Struct, kw_only=True):
+    """What an account was when it began, as far as it has changed since. None: it was not there."""
+
+    version: int
+    opened: bool
+    label: str | None
+    metadata: dict[str, str]
+    balance: Balance
+    grants: dict[str, Grant | None] = {}
+    operations: dict[str, Operation | None] = {}
+    dropped: list[Deadline] = []
+    outer: _Before | None
+
+
 class Account:
     """One balance, folded from its events."""
 
     __slots__ = (
+        "_before",
         "balance",
+        "closed",
         "deadlines",
         "grants",
         "label",
+        "lines",
         "metadata",
-        "open_count",
+        "open",
         "opened",
-        "operations",
-        "order",
         "version",
     )
 
@@ -80,23 +77,32 @@ class Account:
         self.metadata: dict[str, str] = {}
         self.balance = Balance()
         self.grants: dict[str, Grant] = {}
-        self.operations: dict[str, Operation] = {}
-        """All open operations, and closed ones that were used of late or recalled."""
-        self.open_count = 0
-        self.order: list[BurnKey] = []
-        """The grants that can pay now, in burn-down order."""
+        self.open: dict[str, Operation] = {}
+        """All open operations."""
+        self.closed: dict[str, Operation] = {}
+        """Closed operations that were used of late or recalled, the last used last."""
+        self.lines = Lines()
+        """The grants that can pay now."""
         self.deadlines: list[Deadline] = []
         """A heap of what time will do. Entries that no longer hold are dropped as they surface."""
+        self._before: _Before | None = None
 
     # -- asking ------------------------------------------------------------------------------------
+
+    @property
+    def open_count(self) -> int:
+        """How many operations are open."""
+        return len(self.open)
+
+    def operation(self, name: str) -> Operation | None:
+        """Return an operation that is at hand: every open one, and some that are closed."""
+        return self.open.get(name) or self.closed.get(name)
 
     def payers(self, feature: str | None, *, any_scope: bool = False) -> Iterator[Grant]:
         """Yield the grants that can pay for `feature` now, in burn-down order."""
         grants = self.grants
-        for key in self.order:
-            grant = grants[key[-1]]
-            if any_scope or grant.covers(feature):
-                yield grant
+        for key in self.lines.everyone() if any_scope else self.lines.of(feature):
+            yield grants[key[-1]]
 
     def overdraft_room(self) -> int:
         """Return how much may still be spent or set aside beyond the grants."""
@@ -113,74 +119,122 @@ class Account:
     def put_grant(self, grant: Grant) -> None:
         """Store a grant's new state, and its place among those that can pay."""
         before = self.grants.get(grant.id)
-        could_pay = before is not None and before.status == "active" and before.available > 0
-        can_pay = grant.status == "active" and grant.available > 0
-        if could_pay != can_pay:
-            key = burn_key(grant)
-            if can_pay:
-                insort(self.order, key)
-            else:
-                place = bisect_left(self.order, key)
-                assert self.order[place] == key
-                del self.order[place]
+        if self._before is not None:
+            self._before.grants.setdefault(grant.id, before)
+        # Only an active grant has anything available.
+        if before is None or not before.available:
+            if grant.available:
+                self.lines.join(grant)
+        elif not grant.available:
+            self.lines.leave(grant)
         self.grants[grant.id] = grant
 
     def put_operation(self, operation: Operation) -> None:
         """Store an operation's new state."""
-        before = self.operations.get(operation.id)
-        was_open = before is not None and before.status == "open"
-        self.open_count += (operation.status == "open") - was_open
-        # Last touched goes last, so that trimming drops the closed ones untouched the longest.
-        self.operations.pop(operation.id, None)
-        self.operations[operation.id] = operation
+        name = operation.id
+        if self._before is not None:
+            self._before.operations.setdefault(name, self.operation(name))
+        if operation.status == "open":
+            self.open[name] = operation
+        else:
+            self.open.pop(name, None)
+            # Last touched goes last, so that trimming drops those untouched the longest.
+            self.closed.pop(name, None)
+            self.closed[name] = operation
 
     def add_deadline(self, when: datetime, what: int, name: str) -> None:
         """Remember that something happens at `when`."""
-        live = len(self.grants) * 2 + self.open_count
-        if len(self.deadlines) > 2 * live + 64:
-            self.deadlines = [entry for entry in self.deadlines if self._stands(entry)]
-            heapify(self.deadlines)
         heappush(self.deadlines, (when, what, name))
 
     def next_deadline(self) -> Deadline | None:
         """Return the earliest deadline that still stands."""
         heap = self.deadlines
         while heap and not self._stands(heap[0]):
-            heappop(heap)
+            entry = heappop(heap)
+            if self._before is not None:
+                self._before.dropped.append(entry)
         return heap[0] if heap else None
 
     def _stands(self, deadline: Deadline) -> bool:
         when, what, name = deadline
         if what == RESERVATION_ENDS:
-            operation = self.operations.get(name)
-            return (
-                operation is not None
-                and operation.status == "open"
-                and operation.expires_at == when
-            )
-        status = self.grants[name].status
-        return status == "pending" if what == ACTIVATES else status in {"pending", "active"}
+            operation = self.open.get(name)
+            return operation is not None and operation.expires_at == when
+        grant = self.grants.get(name)
+        if grant is None:  # It was taken back.
+            return False
+        if what == ACTIVATES:
+            return grant.status == "pending" and grant.effective_at == when
+        return grant.status in {"pending", "active"} and grant.expires_at == when
+
+    # -- going back --------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Remember what changes from now on, until `accept` or `roll_back`. Can be nested."""
+        self._before = _Before(
+            version=self.version,
+            opened=self.opened,
+            label=self.label,
+            metadata=self.metadata,
+            balance=copy(self.balance),
+            outer=self._before,
+        )
+
+    def accept(self) -> None:
+        """Let what has changed since `begin` be so. What was begun within must be rolled back."""
+        assert self._before is not None
+        assert self._before.outer is None
+        self._before = None
+
+    def roll_back(self) -> None:
+        """Be again what the account was at the last `begin`."""
+        before, self._before = self._before, None
+        assert before is not None
+        for name, grant in before.grants.items():
+            if grant is not None:
+                self.put_grant(grant)
+            else:
+                taken_back = self.grants.pop(name)
+                if taken_back.available:
+                    self.lines.leave(taken_back)
+        for name, operation in before.operations.items():
+            self.open.pop(name, None)
+            self.closed.pop(name, None)
+            if operation is not None:
+                self.put_operation(operation)
+        # Those that were added meanwhile hold no longer, or hold again.
+        for entry in before.dropped:
+            heappush(self.deadlines, entry)
+        self.version, self.opened, self.label = before.version, before.opened, before.label
+        self.metadata, self.balance = before.metadata, before.balance
+        self._before = before.outer
 
     # -- copies ------------------------------------------------------------------------------------
 
     def fork(self) -> Account:
-        """Return a copy that can be changed without changing this account."""
+        """Return a copy that can be changed without changing this account. Costs its whole size."""
         other = Account()
         other.version, other.opened, other.label = self.version, self.opened, self.label
-        other.metadata, other.open_count = self.metadata, self.open_count
-        other.balance = copy(self.balance)
-        other.grants, other.operations = self.grants.copy(), self.operations.copy()
-        other.order, other.deadlines = self.order.copy(), self.deadlines.copy()
+        other.metadata, other.balance = self.metadata, copy(self.balance)
+        other.grants, other.lines = self.grants.copy(), self.lines.copy()
+        other.open, other.closed = self.open.copy(), self.closed.copy()
+        other.deadlines = self.deadlines.copy()
         return other
 
     def trim(self) -> None:
-        """Forget closed operations but the last few. Only what is committed may be forgotten."""
-        surplus = len(self.operations) - self.open_count - CLOSED_KEPT
-        if surplus <= CLOSED_KEPT:
-            return
-        closed = [name for name, operation in self.operations.items() if operation.status != "open"]
-        for name in closed[:surplus]:
-            del self.operations[name]
+        """Forget closed operations but the last few, and deadlines that no longer stand.
+
+        Only what is committed may be forgotten.
+        """
+        assert self._before is None
+        closed = self.closed
+        if len(closed) > 2 * CLOSED_KEPT:
+            for name in list(closed)[:-CLOSED_KEPT]:
+                del closed[name]
+        live = len(self.grants) * 2 + len(self.open)
+        if len(self.deadlines) > 2 * live + DEADLINES_SPARE:
+            self.deadlines = [entry for entry in self.deadlines if self._stands(entry)]
+            heapify(self.deadlines)
 
     def snapshot(self) -> Snapshot:
         """Return the state as a value: grants by age, open operations by id."""
@@ -193,12 +247,7 @@ class Account:
             grants=tuple(
                 sorted(self.grants.values(), key=lambda grant: (grant.sequence, grant.id))
             ),
-            operations=tuple(
-                sorted(
-                    (op for op in self.operations.values() if op.status == "open"),
-                    key=lambda operation: operation.id,
-                )
-            ),
+            operations=tuple(sorted(self.open.values(), key=lambda operation: operation.id)),
         )
 
     @classmethod
@@ -208,19 +257,16 @@ class Account:
         account.version, account.opened = snapshot.version, snapshot.opened
         account.label, account.metadata = snapshot.label, snapshot.metadata
         account.balance = copy(snapshot.balance)
+        account.grants = {grant.id: grant for grant in snapshot.grants}
+        account.lines = Lines(grant for grant in snapshot.grants if grant.available)
         for grant in snapshot.grants:
-            account.grants[grant.id] = grant
-            if grant.status == "active" and grant.available:
-                account.order.append(burn_key(grant))
             if grant.status == "pending":
                 account.deadlines.append((grant.effective_at, ACTIVATES, grant.id))
             if grant.status in {"pending", "active"} and grant.expires_at:
                 account.deadlines.append((grant.expires_at, GRANT_ENDS, grant.id))
+        account.open = {operation.id: operation for operation in snapshot.operations}
         for operation in snapshot.operations:
-            account.operations[operation.id] = operation
             if operation.expires_at:
                 account.deadlines.append((operation.expires_at, RESERVATION_ENDS, operation.id))
-        account.open_count = len(snapshot.operations)
-        account.order.sort()
         heapify(account.deadlines)
         return account

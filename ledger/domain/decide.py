@@ -45,6 +45,7 @@ from ledger.domain.events import (
     AccountUpdated,
     BalanceAdjusted,
     CreditsGranted,
+    Event,
     GrantActivated,
     GrantExpired,
     GrantRevoked,
@@ -79,15 +80,30 @@ def decide(
     brings a name. `Settle`, and a `CaptureUpTo` that has nothing to add, may make nothing happen.
     Raises a LedgerError; then nothing of this happens, what is due included.
     """
-    due, account = settle(account, now)
-    return (*due, *_act(account, command, now, key, prices))
+    if not account.is_due(now):
+        return _act(account, command, now, key, prices)
+    account.begin()
+    try:
+        due = _pass_time(account, now)
+        return (*due, *_act(account, command, now, key, prices))
+    finally:
+        account.roll_back()
 
 
 def settle(account: Account, now: datetime) -> tuple[tuple[AccountEvent, ...], Account]:
-    """Return what time has done up to `now`, and the account after that."""
+    """Return what time has done up to `now`, and the account after that: another, if it is due."""
     if not account.is_due(now):
         return (), account
     account = account.fork()
+    return tuple(_pass_time(account, now)), account
+
+
+def is_by_time(event: Event) -> bool:
+    """Tell whether time alone made `event` happen: `decide` puts such events before its own."""
+    return isinstance(event, GrantActivated | GrantExpired | ReservationExpired)
+
+
+def _pass_time(account: Account, now: datetime) -> list[AccountEvent]:
     events: list[AccountEvent] = []
     while account.is_due(now):
         deadline = account.next_deadline()
@@ -95,12 +111,12 @@ def settle(account: Account, now: datetime) -> tuple[tuple[AccountEvent, ...], A
         event = _due(account, deadline[1], deadline[2])
         evolve(account, event)
         events.append(event)
-    return tuple(events), account
+    return events
 
 
 def _due(account: Account, what: int, name: str) -> AccountEvent:
     if what == RESERVATION_ENDS:
-        operation = account.operations[name]
+        operation = account.open[name]
         return ReservationExpired(
             reservation=name,
             amount=operation.remaining,
@@ -120,14 +136,14 @@ def recalled_by(command: AccountCommand) -> str | None:
     Whoever decides must first put it into the account, if it exists and is not at hand.
     """
     match command:
+        case Reserve() | Deduct():
+            return command.id
         case Capture() | Release() | Extend():
             return command.reservation
         case CaptureUpTo():
             return command.operation
         case Refund():
             return operation_of(command.deduction)
-        case Reserve() | Deduct():
-            return command.id
         case _:
             return None
 

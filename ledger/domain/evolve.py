@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import assert_never
+from typing import Any, Literal, assert_never
 
 from msgspec.structs import replace
 
 from ledger.domain.account import ACTIVATES, GRANT_ENDS, RESERVATION_ENDS, Account
-from ledger.domain.entities import Draw, Grant, GrantStatus, Return
+from ledger.domain.entities import Draw, Grant, Return
 from ledger.domain.events import (
     AccountEvent,
     AccountOpened,
@@ -29,6 +29,9 @@ from ledger.domain.events import (
     operation_of,
 )
 from ledger.domain.operations import OperationEvent, advance
+
+Place = Literal["available", "reserved", "consumed", "expired", "revoked"]
+"""Where credits of a grant lie: the name of the field that counts them there."""
 
 
 def evolve(account: Account, event: AccountEvent) -> None:
@@ -52,8 +55,7 @@ def evolve(account: Account, event: AccountEvent) -> None:
         case GrantActivated():
             _activated(account, event)
         case GrantExpired():
-            grant = account.grants[event.grant]
-            _put(account, grant, available=-event.amount, expired=event.amount, status="expired")
+            _move(account, event.grant, event.amount, "available", "expired", status="expired")
         case GrantRevoked():
             _revoked(account, event)
         case BalanceAdjusted():
@@ -68,63 +70,43 @@ def evolve(account: Account, event: AccountEvent) -> None:
     account.balance.due_at = deadline[0] if deadline else None
 
 
-def _put(
-    account: Account,
-    grant: Grant,
-    *,
-    available: int = 0,
-    reserved: int = 0,
-    consumed: int = 0,
-    expired: int = 0,
-    revoked: int = 0,
-    status: GrantStatus | None = None,
+def _move(
+    account: Account, name: str, amount: int, source: Place, target: Place, **terms: Any
 ) -> None:
-    """Move credits between the buckets of a grant, and of the balance with it."""
-    balance = account.balance
-    balance.available += available
-    balance.reserved += reserved
-    balance.consumed += consumed
-    balance.expired += expired
-    balance.revoked += revoked
-    account.put_grant(
-        replace(
-            grant,
-            available=grant.available + available,
-            reserved=grant.reserved + reserved,
-            consumed=grant.consumed + consumed,
-            expired=grant.expired + expired,
-            revoked=grant.revoked + revoked,
-            status=status or grant.status,
-        )
-    )
+    """Move credits of a grant, and of the balance with it, and change the grant's `terms`."""
+    grant, balance = account.grants[name], account.balance
+    terms[source] = getattr(grant, source) - amount
+    terms[target] = getattr(grant, target) + amount
+    account.put_grant(replace(grant, **terms))
+    setattr(balance, source, getattr(balance, source) - amount)
+    setattr(balance, target, getattr(balance, target) + amount)
 
 
 def _set_aside(account: Account, draws: Iterable[Draw]) -> None:
     for draw in draws:
-        _put(account, account.grants[draw.grant], available=-draw.amount, reserved=draw.amount)
+        _move(account, draw.grant, draw.amount, "available", "reserved")
 
 
-def _give_back(account: Account, returns: Iterable[Return], *, spent: bool = False) -> None:
-    """Move slices back, out of what is reserved or, if they were spent, out of what is consumed."""
+def _give_back(account: Account, returns: Iterable[Return], source: Place) -> None:
     for back in returns:
-        _put(
-            account,
-            account.grants[back.grant],
-            available=back.amount if back.to == "available" else 0,
-            reserved=0 if spent else -back.amount,
-            consumed=-back.amount if spent else 0,
-            expired=back.amount if back.to == "expired" else 0,
-            revoked=back.amount if back.to == "revoked" else 0,
-        )
+        _move(account, back.grant, back.amount, source, back.to)
 
 
 def _new_grant(account: Account, grant: Grant, debt_repaid: int) -> None:
     """Add a grant that is effective, of which `debt_repaid` is spent at once."""
     account.balance.granted += grant.amount
-    account.balance.debt -= debt_repaid
-    _put(account, grant, available=grant.amount - debt_repaid, consumed=debt_repaid)
+    _made_available(account, grant, debt_repaid)
     if grant.expires_at is not None:
         account.add_deadline(grant.expires_at, GRANT_ENDS, grant.id)
+
+
+def _made_available(account: Account, grant: Grant, debt_repaid: int) -> None:
+    available = grant.amount - debt_repaid
+    account.put_grant(replace(grant, status="active", available=available, consumed=debt_repaid))
+    balance = account.balance
+    balance.available += available
+    balance.consumed += debt_repaid
+    balance.debt -= debt_repaid
 
 
 def _granted(account: Account, event: CreditsGranted) -> None:
@@ -153,29 +135,23 @@ def _granted(account: Account, event: CreditsGranted) -> None:
 
 def _activated(account: Account, event: GrantActivated) -> None:
     account.balance.pending -= event.amount
-    account.balance.debt -= event.debt_repaid
-    _put(
-        account,
-        account.grants[event.grant],
-        available=event.amount - event.debt_repaid,
-        consumed=event.debt_repaid,
-        status="active",
-    )
+    _made_available(account, account.grants[event.grant], event.debt_repaid)
 
 
 def _revoked(account: Account, event: GrantRevoked) -> None:
     account.balance.debt += event.debt
-    grant = replace(account.grants[event.grant], clawed_back=event.clawback)
-    if event.pending:
-        account.balance.pending -= event.amount
-        _put(account, grant, revoked=event.amount, status="revoked")
-    else:
-        _put(account, grant, available=-event.amount, revoked=event.amount, status="revoked")
+    ended = {"status": "revoked", "clawed_back": event.clawback}
+    if not event.pending:
+        _move(account, event.grant, event.amount, "available", "revoked", **ended)
+        return
+    account.balance.pending -= event.amount
+    account.balance.revoked += event.amount
+    account.put_grant(replace(account.grants[event.grant], revoked=event.amount, **ended))
 
 
 def _advance(account: Account, name: str, event: OperationEvent) -> None:
     """Change an operation that is at hand. A closed one need not be: it is recalled when needed."""
-    operation = account.operations.get(name)
+    operation = account.operation(name)
     if operation is not None:
         account.put_operation(advance(operation, event))
 
@@ -190,7 +166,7 @@ def _reserved(account: Account, event: CreditsReserved) -> None:
 def _extended(account: Account, event: ReservationExtended) -> None:
     _set_aside(account, event.draws)
     account.balance.overdraft_reserved += event.overdraft
-    moved = event.expires_at != account.operations[event.reservation].expires_at
+    moved = event.expires_at != account.open[event.reservation].expires_at
     _advance(account, event.reservation, event)
     if moved:
         account.add_deadline(event.expires_at, RESERVATION_ENDS, event.reservation)
@@ -198,10 +174,10 @@ def _extended(account: Account, event: ReservationExtended) -> None:
 
 def _captured(account: Account, event: ReservationCaptured) -> None:
     for draw in event.draws:
-        _put(account, account.grants[draw.grant], reserved=-draw.amount, consumed=draw.amount)
+        _move(account, draw.grant, draw.amount, "reserved", "consumed")
     for draw in event.extra:
-        _put(account, account.grants[draw.grant], available=-draw.amount, consumed=draw.amount)
-    _give_back(account, event.returns)
+        _move(account, draw.grant, draw.amount, "available", "consumed")
+    _give_back(account, event.returns, "reserved")
     balance = account.balance
     balance.overdraft_reserved -= event.overdraft + event.overdraft_returned
     balance.debt += event.overdraft + event.debt + event.clawed_back
@@ -209,20 +185,20 @@ def _captured(account: Account, event: ReservationCaptured) -> None:
 
 
 def _closed(account: Account, event: ReservationReleased | ReservationExpired) -> None:
-    _give_back(account, event.returns)
+    _give_back(account, event.returns, "reserved")
     account.balance.overdraft_reserved -= event.overdraft_returned
     _advance(account, event.reservation, event)
 
 
 def _deducted(account: Account, event: CreditsDeducted) -> None:
     for draw in event.draws:
-        _put(account, account.grants[draw.grant], available=-draw.amount, consumed=draw.amount)
+        _move(account, draw.grant, draw.amount, "available", "consumed")
     account.balance.debt += event.debt
     account.put_operation(advance(None, event))
 
 
 def _refunded(account: Account, event: CreditsRefunded) -> None:
-    _give_back(account, event.returns, spent=True)
+    _give_back(account, event.returns, "consumed")
     account.balance.debt -= event.debt_cancelled + event.clawback_cancelled
     for regrant in event.regrants:
         _regranted(account, regrant)
@@ -231,7 +207,7 @@ def _refunded(account: Account, event: CreditsRefunded) -> None:
 
 def _adjusted(account: Account, event: BalanceAdjusted) -> None:
     for draw in event.draws:
-        _put(account, account.grants[draw.grant], available=-draw.amount, revoked=draw.amount)
+        _move(account, draw.grant, draw.amount, "available", "revoked")
     account.balance.debt += event.debt
     if event.grant is not None:
         _regranted(account, event.grant)

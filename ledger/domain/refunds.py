@@ -65,7 +65,7 @@ def refund(
 
 
 def _find(account: Account, name: str) -> Deduction:
-    operation = account.operations.get(operation_of(name))
+    operation = account.operation(operation_of(name))
     for deduction in operation.deductions if operation else ():
         if deduction.id == name:
             assert operation is not None

@@ -113,7 +113,7 @@ def deduct(account: Account, command: Deduct, key: str, prices: Catalog) -> Cred
 
 def capture(account: Account, command: Capture, prices: Catalog) -> ReservationCaptured:
     """Spend some or all of a reservation; also after it has expired, if the overage says how."""
-    operation = account.operations.get(command.reservation)
+    operation = account.operation(command.reservation)
     if operation is None:
         raise ReservationNotFound(reservation=command.reservation)
     late = operation.status == "expired"
@@ -137,7 +137,7 @@ def capture_up_to(
     account: Account, command: CaptureUpTo, now: datetime, prices: Catalog
 ) -> tuple[AccountEvent, ...]:
     """Bring what an operation has spent up to a total. Nothing, if it is there and closed."""
-    operation = account.operations.get(command.operation)
+    operation = account.operation(command.operation)
     due, price = 0, None
     if command.charge is not None:
         known = (operation.price, operation.feature) if operation else (None, None)
@@ -218,13 +218,14 @@ def _may_open(account: Account) -> None:
 
 def _new_name(account: Account, asked: str | None, kind: str, key: str) -> str:
     name = asked or derived_id(kind, key)
-    if name in account.operations:
-        raise OperationExists(id=name, operation_status=account.operations[name].status)
+    known = account.operation(name)
+    if known is not None:
+        raise OperationExists(id=name, operation_status=known.status)
     return name
 
 
 def _open_operation(account: Account, name: str) -> Operation:
-    operation = account.operations.get(name)
+    operation = account.operation(name)
     if operation is None:
         raise ReservationNotFound(reservation=name)
     if operation.status == "expired":

@@ -160,7 +160,7 @@ class InMemory:
         """Restore the twin from its snapshot, recall what the command needs, and go on with it."""
         twin = Account.restore(self.twin.snapshot())
         name = recalled_by(command)
-        if name is not None and name not in twin.operations:
+        if name is not None and twin.operation(name) is None:
             operation = recall(self._events_about(name))
             if operation is not None:
                 twin.put_operation(operation)
@@ -172,7 +172,7 @@ class InMemory:
     def _twin_is_the_same(self) -> None:
         twin, account = self.twin, self.account
         assert twin.snapshot() == account.snapshot()
-        assert all(account.operations[name] == twin.operations[name] for name in twin.operations)
+        assert all(account.operation(name) == one for name, one in twin.closed.items())
 
     def _events_about(self, name: str) -> list[OperationEvent]:
         events = [decode(stored, state).event for stored, state in self.stored]
@@ -191,7 +191,8 @@ class InMemory:
 
 def fingerprint(account: Account) -> tuple[object, ...]:
     """Return everything that an account answers from, as a value."""
-    return account.snapshot(), dict(account.operations), list(account.order), account.open_count
+    lines = {feature: line.copy() for feature, line in account.lines.by_feature.items() if line}
+    return account.snapshot(), account.closed.copy(), account.lines.common.copy(), lines
 
 
 def check_books(account: Account) -> None:
@@ -207,12 +208,12 @@ def check_books(account: Account) -> None:
     for bucket in ("available", "reserved", "consumed", "expired", "revoked"):
         assert getattr(balance, bucket) == sum(getattr(grant, bucket) for grant in grants), bucket
     assert balance.granted == sum(grant.amount for grant in grants)
-    held = [operation for operation in account.operations.values() if operation.remaining]
+    held = account.open.values()
     assert all(operation.status == "open" for operation in held)
+    assert not any(one.remaining or one.status == "open" for one in account.closed.values())
     pinned = sum(draw.amount for operation in held for draw in operation.pinned)
     assert balance.reserved == pinned
     assert balance.overdraft_reserved == sum(operation.overdraft for operation in held)
-    assert account.open_count == sum(one.status == "open" for one in account.operations.values())
     assert balance.due_at == min(_deadlines(account), default=None)
 
 
@@ -225,9 +226,5 @@ def _deadlines(account: Account) -> list[datetime]:
             for grant in grants
             if grant.status in {"pending", "active"} and grant.expires_at
         ),
-        *(
-            operation.expires_at
-            for operation in account.operations.values()
-            if operation.status == "open" and operation.expires_at
-        ),
+        *(operation.expires_at for operation in account.open.values() if operation.expires_at),
     ]

@@ -9,7 +9,7 @@ from psycopg import AsyncConnection
 
 from ledger.domain.account import Account
 from ledger.domain.commands import Command, Deduct, GrantCredits, PutAccount, Refund
-from ledger.domain.entities import Charge
+from ledger.domain.entities import Charge, Operation
 from ledger.domain.events import subject_of
 from ledger.records import Recorded
 from ledger.store import Store
@@ -36,6 +36,10 @@ def events(told: Store) -> list[Recorded]:
 def account(events: list[Recorded]) -> Account:
     """Return north's Ann."""
     return folded(events)["north", "ann"]
+
+
+def reservations(account: Account) -> list[Operation]:
+    return [one for one in (*account.open.values(), *account.closed.values()) if one.expires_at]
 
 
 def pages(store: Store, question: List[T]) -> list[T]:
@@ -115,7 +119,7 @@ def test_reservations_are_listed_newest_first_and_found_by_id(
     found = pages(
         told, lambda conn, at: list_reservations(conn, "north", "ann", cursor=at, limit=4)
     )
-    wanted = {one.id: one for one in account.operations.values() if one.expires_at}
+    wanted = {one.id: one for one in reservations(account)}
     assert {row.reservation: row.status for row in found} == {
         name: one.status for name, one in wanted.items()
     }
@@ -127,7 +131,7 @@ def test_reservations_are_listed_newest_first_and_found_by_id(
 
 
 def test_reservations_can_be_told_apart_by_status_and_job(told: Store, account: Account) -> None:
-    wanted = [one for one in account.operations.values() if one.expires_at]
+    wanted = reservations(account)
     for status in ("open", "captured", "released", "expired"):
         for job in (None, "job-1"):
             page = ask(
