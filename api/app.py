@@ -33,6 +33,7 @@ from api.crossing import Crossing
 from api.edge import Edge, trace_of
 from api.endpoint import Resource, refused
 from api.metrics import Metrics
+from api.nats_link import answering
 from api.openapi import describe
 from api.paths import Paths
 from api.routes import Deps, Room, Route
@@ -93,7 +94,8 @@ def create_app(deps: Deps) -> ASGIApp:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await deps.pool.open()
-        yield
+        async with answering(room):
+            yield
         await deps.pool.close()
 
     app = FastAPI(

@@ -13,11 +13,10 @@ from api.adjustments import CREATE_ADJUSTMENT
 from api.answers import BatchItem
 from api.decoding import Decoder, check_syntax
 from api.deductions import CREATE_DEDUCTION, CREATE_REFUND
-from api.endpoint import check_names
-from api.fields import IdempotencyKey, Name
+from api.fields import IdempotencyKey
 from api.grants import CREATE_GRANT, REVOKE_GRANT
 from api.headers import NO_STORE, REPLAYED
-from api.problems import Forbidden
+from api.items import check_role, item_of, order_of
 from api.receipts import receipt
 from api.reservations import CAPTURE, CREATE_RESERVATION, EXTEND, RELEASE
 from api.routes import SPENDERS, Ask, Asked, Call, Reply, Write
@@ -41,21 +40,15 @@ BATCHED: Final[tuple[Write, ...]] = (
 
 def _item(write: Write) -> type[Asked]:
     """Return the body of `write` with what its path and its header say in a request of its own."""
-    fields: list[tuple[str, Any]] = [("account", Name), ("key", IdempotencyKey)]
-    if write.target is not None:
-        fields.append((write.target, str if write.target == "deduction" else Name))
-    item = msgspec.defstruct(
-        write.body.__name__.removesuffix("In") + "Item",
-        fields,
-        bases=(write.body,),
-        kw_only=True,
-        frozen=True,
-        forbid_unknown_fields=True,
+    item = item_of(
+        write.body,
+        "Item",
+        write.target,
+        (("key", IdempotencyKey),),
         tag_field="op",
         tag=write.op,
     )
     item.__doc__ = f"{write.summary}: as `{write.method} {write.path}`."
-    assert issubclass(item, Asked)
     return item
 
 
@@ -101,21 +94,8 @@ def _order(call: Call, raw: Raw) -> Order:
         check_syntax(bytes(raw))
     item = _decoder.decode_checked(raw)
     write = ITEMS[type(item)]
-    assert write.roles is not None
-    if call.principal.role not in write.roles:
-        raise Forbidden(role=call.principal.role, needed=sorted(write.roles))
-    target = None
-    if write.target is not None:
-        target = getattr(item, write.target)
-        check_names({write.target: target})
-    return Order(
-        tenant=call.tenant,
-        account=item.account,
-        command=item.command(target),
-        key=item.key,
-        by=call.by,
-        reason=item.why,
-    )
+    check_role(call, write)
+    return order_of(call, write, item, item.key)
 
 
 async def _batch(call: Call, batch: BatchIn) -> Reply:

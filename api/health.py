@@ -50,6 +50,9 @@ async def _ready(call: Call, query: Nothing) -> Reply:
     except (Error, PoolTimeout, TimeoutError) as error:
         checks["database"] = f"cannot be asked ({type(error).__name__})"
     ready = all(state == "ok" for state in checks.values())
+    if call.room.deps.nats is not None:
+        # Told, and no reason to keep HTTP requests away.
+        checks["nats"] = call.room.deps.nats.state
     answer = Ready(status="ready" if ready else "not_ready", checks=checks)
     return Reply(
         status=200 if ready else 503,

@@ -77,6 +77,12 @@ class Forbidden(LedgerError):
     code, status = "forbidden", 403
 
 
+class WrongTenant(LedgerError):
+    """The subject of this request names another tenant than the one of the API key."""
+
+    code, status = "wrong_tenant", 403
+
+
 class RouteNotFound(LedgerError):
     """There is nothing at this path."""
 
@@ -93,6 +99,12 @@ class BodyTooLarge(LedgerError):
     """The body is larger than this route takes."""
 
     code, status = "body_too_large", 413
+
+
+class AnswerTooLarge(LedgerError):
+    """What was asked for has been done; the answer is longer than NATS carries here."""
+
+    code, status = "answer_too_large", 413
 
 
 class UnsupportedMediaType(LedgerError):

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final, Literal
 
 from msgspec import Struct, structs
+from nats.aio.client import Client
 from psycopg_pool import AsyncConnectionPool
 
 from api.auth import KNOWN_SECONDS, Keys, Principal
@@ -39,6 +40,19 @@ WRITE_REFUSALS: Final = (
 )
 
 
+class NatsWay(Struct):
+    """The way to NATS, and how it is: `ok`, or what is wrong.
+
+    `connect` returns once there is a connection, and keeps it up from then on. `tenant_of` tells
+    the tenant in a subject. Past `requests_max` at a time, requests are refused as overloaded.
+    """
+
+    connect: Callable[[], Awaitable[Client]]
+    tenant_of: Callable[[str], str]
+    requests_max: int = 4_096
+    state: str = "is not connected"
+
+
 class Deps(Struct, frozen=True, kw_only=True):
     """What the room is given: the ledger, the tables, and the settings it needs."""
 
@@ -50,6 +64,8 @@ class Deps(Struct, frozen=True, kw_only=True):
     ready_lag_events_max: int = 100_000
     key_known_seconds: float = KNOWN_SECONDS
     version: str = "0"
+    nats: NatsWay | None = None
+    """Without it, requests come over HTTP alone."""
 
 
 class Room(Struct, frozen=True, kw_only=True):

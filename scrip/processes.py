@@ -26,9 +26,9 @@ from psycopg_pool import AsyncConnectionPool
 from starlette.types import ASGIApp
 
 from api.app import create_app
-from api.routes import Deps
+from api.routes import Deps, NatsWay
 from consumers.health import Health
-from consumers.streams import JetStreamUnsafe
+from consumers.streams import JetStreamUnsafe, connect, tenant_of
 from consumers.worker import WorkerDeps, work
 from ledger.guard import RefusedToStart
 from ledger.store import Store
@@ -115,8 +115,17 @@ def application(settings: Settings, writer: Writer) -> ASGIApp:
             batch_bytes_max=settings.batch_bytes_max,
             ready_lag_events_max=settings.ready_lag_events_max,
             version=_version(),
+            nats=_nats(settings),
         )
     )
+
+
+def _nats(settings: Settings) -> NatsWay | None:
+    """Return how the API comes to NATS, which it can do without."""
+    if settings.nats_url is None:
+        return None
+    url = settings.nats_url.get_secret_value()
+    return NatsWay(connect=lambda: connect(url, "scrip-api"), tenant_of=tenant_of)
 
 
 def _version() -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from ledger.migrate import migrate
-from scrip.embedded import DatabaseUrls, EmbeddedPostgres
+from scrip.embedded import DatabaseUrls, EmbeddedNats, EmbeddedPostgres
+from tests.api.nats_room import Asker, asking, until_nats_is, way_to
 from tests.api.room import Service, Tenant, fresh
 
 
@@ -41,3 +43,30 @@ def own_database(postgres_server: EmbeddedPostgres, api_template: str) -> Iterat
     urls = postgres_server.create_database(fresh("api_own"), api_template)
     yield urls
     postgres_server.drop_database(urls.name)
+
+
+@pytest.fixture(scope="module")
+def nats_service(
+    postgres_server: EmbeddedPostgres, api_template: str, nats_server: EmbeddedNats
+) -> Iterator[Service]:
+    """Run a service that answers over NATS too. No other is there while it is."""
+    urls = postgres_server.create_database(fresh("api_nats"), api_template)
+    with Service(urls, nats=way_to(nats_server.url)) as running:
+        until_nats_is(running)
+        yield running
+    postgres_server.drop_database(urls.name)
+
+
+@pytest.fixture(scope="module")
+def nats(nats_server: EmbeddedNats, nats_service: Service) -> Iterator[Asker]:
+    """Ask that service over NATS."""
+    assert nats_service.base_url
+    with asking(nats_server.url) as asker:
+        yield asker
+
+
+@pytest.fixture
+def own_nats(tmp_path: Path) -> Iterator[EmbeddedNats]:
+    """Run a nats-server for one test, which may kill it."""
+    with EmbeddedNats(tmp_path / "nats") as server:
+        yield server

@@ -24,6 +24,8 @@ ELSEWHERE = {
     "store_unavailable": "a store that does not answer: test_without_a_database",
     "overloaded": "a full queue: test_a_full_queue",
     "internal_error": "a bug: test_a_bug",
+    "wrong_tenant": "another tenant's subject: test_nats",
+    "answer_too_large": "a batch whose answer NATS does not carry: test_nats",
     "projection_behind": "no runner: test_a_read_side_that_is_behind",
 }
 

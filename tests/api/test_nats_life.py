@@ -1,0 +1,297 @@
+"""Being found, being cut off, being stopped: a service on NATS that can be relied on."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from nats.errors import NoRespondersError
+from nats.errors import TimeoutError as NatsTimeoutError
+
+from api.batch import BATCHED
+from consumers.streams import LEDGER, LEDGER_SUBJECTS, ensure_streams, jetstream, ledger_subject
+from scrip.embedded import DatabaseUrls, EmbeddedNats
+from tests.api.nats_room import Asker, answer_of, asking, headers_for, until_nats_is, way_to
+from tests.api.room import Service, Tenant
+
+ENDPOINTS = sorted({*(str(write.op) for write in BATCHED), "batch", "balance"})
+
+
+@pytest.fixture(scope="module")
+def service(nats_service: Service) -> Service:
+    """Let the tenants of these tests be of the service that answers over NATS."""
+    return nats_service
+
+
+# -- being found ----------------------------------------------------------------------------------
+
+
+def srv(nats: Asker, verb: str) -> dict[str, Any]:
+    answer = nats.run(nats.client.request(f"$SRV.{verb}.scrip-ledger", timeout=10))
+    decoded: dict[str, Any] = msgspec.json.decode(answer.data)
+    return decoded
+
+
+def test_it_is_found_by_the_tools_of_nats(tenant: Tenant, nats: Asker) -> None:
+    ping = srv(nats, "PING")
+    assert (ping["type"], ping["version"]) == ("io.nats.micro.v1.ping_response", "0.1.0")
+    info = srv(nats, "INFO")
+    assert info["id"] == ping["id"]
+    assert {one["name"] for one in info["endpoints"]} == set(ENDPOINTS)
+    for one in info["endpoints"]:
+        assert one["subject"] == f"scrip.*.ledger.{one['name']}"
+        assert one["queue_group"] == "scrip"
+        assert " /v1/" in one["metadata"]["http"]
+    before = counts(nats, "release")
+    for _ in range(3):
+        nats.ask(tenant, "release", {"account": "none", "reservation": "none"})
+    after = counts(nats, "release")
+    assert after["num_requests"] - before["num_requests"] == 3
+    assert after["num_errors"] - before["num_errors"] == 3
+    assert after["last_error"] == "404:account_not_found"
+    # The time of a request is that until its answer, not until it was handed on.
+    assert after["average_processing_time"] > 100_000
+
+
+def counts(nats: Asker, name: str) -> dict[str, Any]:
+    (found,) = (one for one in srv(nats, "STATS")["endpoints"] if one["name"] == name)
+    return dict(found)
+
+
+def test_requests_are_counted_and_health_tells_of_the_connection(
+    tenant: Tenant, nats: Asker
+) -> None:
+    nats.ask(tenant, "put_account", {"account": "a"})
+    label = 'method="NATS",route="scrip.{tenant}.ledger.put_account",status="201"'
+    metrics = tenant.admin.get("/metrics").body
+    assert f"scrip_http_requests_total{{{label}}}" in metrics
+    assert "scrip_nats_connected 1.0" in metrics
+    ready = tenant.admin.get("/health/ready")
+    assert (ready.status, ready.body["checks"]["nats"]) == (200, "ok")
+
+
+# -- beside JetStream -----------------------------------------------------------------------------
+
+
+def test_the_ledger_s_stream_swallows_no_request(tenant: Tenant, nats: Asker) -> None:
+    async def prepare() -> int:
+        js = jetstream(nats.client)
+        await ensure_streams(js)
+        await js.publish(ledger_subject(tenant.name, "credits.granted.v1"), b"{}")
+        return (await js.stream_info(LEDGER)).state.messages
+
+    async def stored() -> int:
+        messages = (await jetstream(nats.client).stream_info(LEDGER)).state.messages
+        await jetstream(nats.client).delete_stream(LEDGER)
+        return messages
+
+    before = nats.run(prepare())
+    for _ in range(10):
+        assert nats.ask(tenant, "put_account", {"account": "a"}).body["id"] == "a"
+    assert nats.run(stored()) == before == 1
+
+
+def test_while_a_stream_would_swallow_requests_none_are_taken(
+    own_database: DatabaseUrls, own_nats: EmbeddedNats
+) -> None:
+    with asking(own_nats.url) as asker:
+        js = jetstream(asker.client)
+        asker.run(js.add_stream(name=LEDGER, subjects=["scrip.*.ledger.>"]))
+        with Service(own_database, nats=way_to(own_nats.url)) as service:
+            why = "the stream LEDGER takes scrip.*.ledger.*, and JetStream would answer"
+            until_nats_is(service, why)
+            tenant = service.tenant()
+            assert tenant.admin.get("/health/ready").body["checks"]["nats"] == why
+            asker.run(js.update_stream(name=LEDGER, subjects=[LEDGER_SUBJECTS]))
+            until_nats_is(service)
+            assert asker.ask(tenant, "put_account", {"account": "a"}).status == 201
+            tenant.close()
+
+
+# -- what is asked at once ------------------------------------------------------------------------
+
+
+def flood(asker: Asker, tenant: Tenant, account: str, count: int) -> list[Any]:
+    """Ask for `count` deductions at once; return the answers, or why there was none."""
+
+    async def ask() -> list[Any]:
+        return await asyncio.gather(
+            *(
+                asker.client.request(
+                    f"scrip.{tenant.name}.ledger.deduct",
+                    msgspec.json.encode({"account": account, "amount": "1"}),
+                    timeout=20,
+                    headers=headers_for(tenant, key=f"flood-{number}"),
+                )
+                for number in range(count)
+            ),
+            return_exceptions=True,
+        )
+
+    return asker.run(ask())
+
+
+def test_two_processes_share_the_requests(
+    own_database: DatabaseUrls, own_nats: EmbeddedNats
+) -> None:
+    with (
+        Service(own_database, nats=way_to(own_nats.url)) as one,
+        Service(own_database, nats=way_to(own_nats.url)) as other,
+        asking(own_nats.url) as asker,
+    ):
+        until_nats_is(one)
+        until_nats_is(other)
+        tenant = one.tenant()
+        account = tenant.account("1000").rpartition("/")[2]
+        answers = [answer_of(message) for message in flood(asker, tenant, account, 200)]
+        assert {answer.status for answer in answers} == {201}
+        assert len({answer.body["position"] for answer in answers}) == 200
+        assert one.writer.stats.commands > 20
+        assert other.writer.stats.commands > 20
+        tenant.close()
+
+
+def test_more_requests_than_may_be_worked_on_are_refused_and_not_kept_waiting(
+    own_database: DatabaseUrls, own_nats: EmbeddedNats
+) -> None:
+    with (
+        Service(own_database, nats=way_to(own_nats.url, requests_max=10)) as service,
+        asking(own_nats.url) as asker,
+    ):
+        until_nats_is(service)
+        tenant = service.tenant()
+        account = tenant.account("1000").rpartition("/")[2]
+        answers = [answer_of(message) for message in flood(asker, tenant, account, 300)]
+        refused = [answer for answer in answers if answer.status == 503]
+        assert {answer.code for answer in refused} == {"overloaded"}
+        assert {answer.headers["retry-after"] for answer in refused} == {"1"}
+        done = len(answers) - len(refused)
+        assert 0 < done < 300
+        left = tenant.reader.get(f"/v1/accounts/{account}/balance", consistency="strong")
+        assert left.body["available"] == str(1_000 - done)
+        tenant.close()
+
+
+def test_what_has_been_asked_is_answered_before_the_end(
+    own_database: DatabaseUrls, own_nats: EmbeddedNats
+) -> None:
+    with asking(own_nats.url) as asker:
+        service = Service(own_database, nats=way_to(own_nats.url))
+        with service:
+            until_nats_is(service)
+            tenant = service.tenant()
+            account = tenant.account("5000").rpartition("/")[2]
+
+            async def ask_on() -> list[Any]:
+                tasks = []
+                for number in range(2_000):
+                    asked = asker.client.request(
+                        f"scrip.{tenant.name}.ledger.deduct",
+                        msgspec.json.encode({"account": account, "amount": "1"}),
+                        timeout=10,
+                        headers=headers_for(tenant, key=f"k{number}"),
+                    )
+                    tasks.append(asyncio.create_task(asked))
+                    await asyncio.sleep(0.0005)
+                return await asyncio.gather(*tasks, return_exceptions=True)
+
+            asking_on = asyncio.run_coroutine_threadsafe(ask_on(), asker.loop)
+            time.sleep(0.3)
+        results = asking_on.result(60)
+        kinds = {type(result) for result in results}
+        # Whoever asked later was told at once that nobody is there.
+        assert NoRespondersError in kinds
+        assert NatsTimeoutError not in kinds
+        answers = [answer_of(one) for one in results if not isinstance(one, BaseException)]
+        assert answers
+        assert {answer.status for answer in answers} == {201}
+        tenant.close()
+
+
+# -- what comes and goes --------------------------------------------------------------------------
+
+
+def test_nats_may_be_away_at_the_start_and_in_the_middle(
+    own_database: DatabaseUrls, own_nats: EmbeddedNats
+) -> None:
+    own_nats.stop()
+    with Service(own_database, nats=way_to(own_nats.url)) as service:
+        tenant = service.tenant()
+        account = tenant.account("10")
+        ready = tenant.admin.get("/health/ready")
+        assert (ready.status, ready.body["checks"]["nats"]) == (200, "is not connected")
+        own_nats.start()
+        until_nats_is(service)
+        body = {"account": account.rpartition("/")[2], "amount": "1"}
+        with asking(own_nats.url) as asker:
+            first = asker.ask(tenant, "deduct", body, key="k")
+            own_nats.stop()
+            until_nats_is(service, "is not connected")
+            assert tenant.service.post(f"{account}/deductions", {"amount": "1"}).status == 201
+            assert "scrip_nats_connected 0.0" in tenant.admin.get("/metrics").body
+            own_nats.start()
+            until_nats_is(service)
+            assert asker.ask(tenant, "deduct", body, key="k").raw == first.raw
+        tenant.close()
+
+
+def test_a_process_stops_at_once_while_nats_is_away(
+    own_database: DatabaseUrls, own_nats: EmbeddedNats
+) -> None:
+    own_nats.stop()
+    with Service(own_database, nats=way_to(own_nats.url)):
+        began = time.monotonic()
+    assert time.monotonic() - began < 5
+
+
+# -- whatever comes -------------------------------------------------------------------------------
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["account", "amount", "reservation", "commands", "op", "key"])
+            | st.text(),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=8,
+)
+PAYLOADS = st.binary(max_size=200) | JSON.map(lambda value: json.dumps(value).encode())
+TEXTS = st.text(st.characters(codec="utf-8", exclude_categories=("Cc",)), max_size=40)
+HEADERS = st.dictionaries(
+    st.sampled_from(["Authorization", "Idempotency-Key", "X-Request-Id", "x-request-id"]),
+    TEXTS,
+    max_size=3,
+)
+
+
+@settings(
+    max_examples=150,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(name=st.sampled_from(ENDPOINTS), payload=PAYLOADS, headers=HEADERS, valid=st.booleans())
+def test_whatever_comes_is_answered(
+    tenant: Tenant,
+    nats: Asker,
+    name: str,
+    payload: bytes,
+    headers: dict[str, str],
+    *,
+    valid: bool,
+) -> None:
+    sent = headers | headers_for(tenant, role="admin") if valid else headers
+    subject = f"scrip.{tenant.name}.ledger.{name}"
+    asked = nats.client.request(subject, payload, timeout=10, headers=sent)
+    answer = answer_of(nats.run(asked))
+    assert 200 <= answer.status < 500, answer.body
+    assert answer.headers["x-request-id"]
