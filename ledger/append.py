@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
+from struct import Struct as Layout
+from typing import Any, Final
 from uuid import UUID
 
 from eventsourcing.persistence import StoredEvent
@@ -17,25 +18,22 @@ from msgspec import Struct, field
 from psycopg import Connection
 from psycopg.rows import tuple_row
 
-from ledger.chain import GENESIS, link
+from ledger.chain import GENESIS, link, microseconds
+from ledger.wire import ABSENT, Flight, Statement, Step, array, cell, elements, texts
 
-LOCK = "SELECT pg_advisory_xact_lock(7305804385211)"
+LOCK: Final = "SELECT pg_advisory_xact_lock(7305804385211)"
 """The lock of whoever appends."""
 
-APPEND = """
+APPEND: Final = """
 WITH batch AS (
-    SELECT * FROM unnest(
-        %(streams)b::uuid[], %(versions)b::bigint[], %(names)b::text[], %(states)b::bytea[],
-        %(tenants)b::text[], %(accounts)b::text[], %(subjects)b::text[], %(keys)b::text[],
-        %(contents)b::bytea[], %(times)b::timestamptz[], %(hashes)b::bytea[]
-    ) WITH ORDINALITY
+    SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) WITH ORDINALITY
     AS t(
         stream, version, name, state, tenant, account, subject, key, content, recorded_at, hash,
         place
     )
 ), stale AS MATERIALIZED (
     SELECT stream
-    FROM unnest(%(expected)b::uuid[], %(nexts)b::bigint[]) AS t(stream, next)
+    FROM unnest($12, $13) AS t(stream, next)
     WHERE t.next - 1 <> coalesce((
         SELECT max(e.originator_version) FROM scrip.ledger_events e
         WHERE e.originator_id = t.stream
@@ -45,8 +43,7 @@ WITH batch AS (
     FROM (
         SELECT stream, key, true AS blocks FROM batch WHERE key IS NOT NULL
         UNION ALL
-        SELECT stream, key, false
-        FROM unnest(%(probe_streams)b::uuid[], %(probe_keys)b::text[]) AS t(stream, key)
+        SELECT stream, key, false FROM unnest($15, $16) AS t(stream, key)
     ) AS asked
     WHERE (
         SELECT e.originator_version FROM scrip.ledger_events e
@@ -61,8 +58,8 @@ WITH batch AS (
     FROM batch
     WHERE stream NOT IN (SELECT stream FROM stale)
         AND stream NOT IN (SELECT stream FROM used WHERE blocks)
-        AND NOT EXISTS (SELECT FROM stale WHERE stream = ANY(%(guards)b::uuid[]))
-        AND NOT EXISTS (SELECT FROM used WHERE blocks AND stream = ANY(%(guards)b::uuid[]))
+        AND NOT EXISTS (SELECT FROM stale WHERE stream = ANY($14))
+        AND NOT EXISTS (SELECT FROM used WHERE blocks AND stream = ANY($14))
     ORDER BY place
     RETURNING notification_id
 )
@@ -73,32 +70,68 @@ SELECT
     (SELECT array_agg(key) FROM used)
 """
 
+_LOCK = Statement("scrip_lock", LOCK)
+_APPEND = Statement(
+    "scrip_append",
+    APPEND,
+    (
+        "uuid[]",
+        "bigint[]",
+        "text[]",
+        "bytea[]",
+        "text[]",
+        "text[]",
+        "text[]",
+        "text[]",
+        "bytea[]",
+        "timestamptz[]",
+        "bytea[]",
+        "uuid[]",
+        "bigint[]",
+        "uuid[]",
+        "uuid[]",
+        "text[]",
+    ),
+)
+UUIDS, BIGINTS, TEXTS, BYTEAS, TIMES = 2950, 20, 25, 17, 1184
+"""OIDs of the elements' types: PostgreSQL never changes those of its own."""
+
 SELECT_LAST_HASHES = """
 SELECT e.originator_id, e.hash
 FROM unnest(%(streams)b::uuid[], %(versions)b::bigint[]) AS t(stream, version)
 JOIN scrip.ledger_events e ON e.originator_id = t.stream AND e.originator_version = t.version
 """
 
+SINCE_2000: Final = microseconds(datetime(2000, 1, 1, tzinfo=UTC))
+"""What PostgreSQL counts its times from, in microseconds since 1970."""
+
+_number = Layout(">iq").pack
+_BIGINT_BYTES, _UUID_BYTES, _HASH_BYTES = 8, b"\0\0\0\x10", b"\0\0\0\x20"
+
+
+def _text(value: str | None) -> bytes:
+    return ABSENT if value is None else cell(value.encode())
+
 
 class Rows(Struct, kw_only=True):
     """The rows of one batch, column by column, and what must be so for them to be written.
 
-    `expected` maps each stream that was decided on to the version that must be free and follow the
-    last one there. Where a stream among the `guards` is stale, or one of its own keys has been
-    used, nothing is written at all. `probes` are keys of commands that were refused: only told
-    whether they have been used.
+    Columns are cells as PostgreSQL takes them: what is hashed is what is sent. `expected` maps each
+    stream that was decided on to the version that must be free and follow the last one there. Where
+    a stream among the `guards` is stale, or one of its own keys has been used, nothing is written
+    at all. `probes` are keys of commands that were refused: only told whether they have been used.
     """
 
-    streams: list[UUID] = field(default_factory=list)
-    versions: list[int] = field(default_factory=list)
-    names: list[str] = field(default_factory=list)
+    streams: list[bytes] = field(default_factory=list)
+    versions: list[bytes] = field(default_factory=list)
+    names: list[bytes] = field(default_factory=list)
     states: list[bytes] = field(default_factory=list)
-    tenants: list[str] = field(default_factory=list)
-    accounts: list[str | None] = field(default_factory=list)
-    subjects: list[str | None] = field(default_factory=list)
-    keys: list[str | None] = field(default_factory=list)
-    contents: list[bytes | None] = field(default_factory=list)
-    times: list[datetime] = field(default_factory=list)
+    tenants: list[bytes] = field(default_factory=list)
+    accounts: list[bytes] = field(default_factory=list)
+    subjects: list[bytes] = field(default_factory=list)
+    keys: list[bytes] = field(default_factory=list)
+    contents: list[bytes] = field(default_factory=list)
+    times: list[bytes] = field(default_factory=list)
     hashes: list[bytes] = field(default_factory=list)
     expected: dict[UUID, int] = field(default_factory=dict)
     guards: list[UUID] = field(default_factory=list)
@@ -120,52 +153,54 @@ class Rows(Struct, kw_only=True):
         content: bytes | None = None,
     ) -> bytes:
         """Add a row after the one whose hash is `previous`, and return its own hash."""
-        digest = link(
-            previous,
-            stream,
-            version,
-            recorded_at,
-            name=name,
-            state=state,
-            tenant=tenant,
-            account=account,
-            subject=subject,
-            key=key,
-            content=content,
+        raw, time = stream.bytes, microseconds(recorded_at)
+        fields = (
+            _text(tenant),
+            _text(account),
+            _text(name),
+            _text(subject),
+            _text(key),
+            ABSENT if content is None else cell(content),
+            cell(state),
         )
-        self.streams.append(stream)
-        self.versions.append(version)
-        self.names.append(name)
-        self.states.append(state)
-        self.tenants.append(tenant)
-        self.accounts.append(account)
-        self.subjects.append(subject)
-        self.keys.append(key)
-        self.contents.append(content)
-        self.times.append(recorded_at)
-        self.hashes.append(digest)
+        digest = link(previous, raw, version, time, b"".join(fields))
+        self.tenants.append(fields[0])
+        self.accounts.append(fields[1])
+        self.names.append(fields[2])
+        self.subjects.append(fields[3])
+        self.keys.append(fields[4])
+        self.contents.append(fields[5])
+        self.states.append(fields[6])
+        self.streams.append(_UUID_BYTES + raw)
+        self.versions.append(_number(_BIGINT_BYTES, version))
+        self.times.append(_number(_BIGINT_BYTES, time - SINCE_2000))
+        self.hashes.append(_HASH_BYTES + digest)
         return digest
 
-    def parameters(self) -> dict[str, Any]:
+    def __len__(self) -> int:
+        """Return how many rows there are."""
+        return len(self.streams)
+
+    def parameters(self) -> list[bytes]:
         """Return the parameters of APPEND."""
-        return {
-            "streams": self.streams,
-            "versions": self.versions,
-            "names": self.names,
-            "states": self.states,
-            "tenants": self.tenants,
-            "accounts": self.accounts,
-            "subjects": self.subjects,
-            "keys": self.keys,
-            "contents": self.contents,
-            "times": self.times,
-            "hashes": self.hashes,
-            "expected": list(self.expected),
-            "nexts": list(self.expected.values()),
-            "guards": self.guards,
-            "probe_streams": [stream for stream, _ in self.probes],
-            "probe_keys": [key for _, key in self.probes],
-        }
+        return [
+            array(UUIDS, self.streams),
+            array(BIGINTS, self.versions),
+            array(TEXTS, self.names),
+            array(BYTEAS, self.states),
+            array(TEXTS, self.tenants),
+            array(TEXTS, self.accounts),
+            array(TEXTS, self.subjects),
+            array(TEXTS, self.keys),
+            array(BYTEAS, self.contents),
+            array(TIMES, self.times),
+            array(BYTEAS, self.hashes),
+            array(UUIDS, [_UUID_BYTES + stream.bytes for stream in self.expected]),
+            array(BIGINTS, [_number(_BIGINT_BYTES, next_) for next_ in self.expected.values()]),
+            array(UUIDS, [_UUID_BYTES + stream.bytes for stream in self.guards]),
+            array(UUIDS, [_UUID_BYTES + stream.bytes for stream, _ in self.probes]),
+            array(TEXTS, [_text(key) for _, key in self.probes]),
+        ]
 
 
 class Appended(Struct, frozen=True):
@@ -176,27 +211,30 @@ class Appended(Struct, frozen=True):
     used: frozenset[tuple[UUID, str]]
 
 
-def append(connection: Connection[Any], rows: Rows, *, locked: bool = False) -> Appended:
-    """Write a batch in one transaction and one round trip.
+class Append:
+    """A batch on its way into the ledger."""
 
-    With `locked`, the caller's transaction holds the lock already and commits by itself.
-    """
-    with connection.cursor(row_factory=tuple_row) as cursor:
-        if locked:
-            cursor.execute(APPEND, rows.parameters(), prepare=True, binary=True)
-        else:
-            # The statements between two syncs of a pipeline are one transaction.
-            with connection.pipeline():
-                connection.execute(LOCK, prepare=True)
-                cursor.execute(APPEND, rows.parameters(), prepare=True, binary=True)
-        row = cursor.fetchone()
-    assert row is not None
-    positions, stale, used_streams, used_keys = row
-    return Appended(
-        positions or [],
-        frozenset(stale or ()),
-        frozenset(zip(used_streams or (), used_keys or (), strict=True)),
-    )
+    def __init__(self, connection: Connection[Any], rows: Rows, *, locked: bool = False) -> None:
+        """Send a batch: one transaction, one round trip, not waited for.
+
+        With `locked`, the caller's transaction holds the lock already and commits by itself.
+        """
+        steps = [Step(_APPEND, rows.parameters())]
+        self._flight = Flight(connection, steps if locked else [Step(_LOCK), *steps])
+
+    def result(self) -> Appended:
+        """Wait until it is committed, and return what it did."""
+        row = self._flight.land()
+        used = zip(_streams(row.get_value(0, 2)), texts(row.get_value(0, 3)), strict=True)
+        return Appended(
+            elements(">iq", row.get_value(0, 0)),
+            frozenset(_streams(row.get_value(0, 1))),
+            frozenset(used),
+        )
+
+
+def _streams(value: bytes | None) -> list[UUID]:
+    return [UUID(bytes=raw) for raw in elements(">i16s", value)]
 
 
 def rows_of(connection: Connection[Any], events: Sequence[StoredEvent]) -> Rows:

@@ -81,14 +81,17 @@ class Batch:
         self.entries: set[Entry] = set()
         """All streams it has to do with."""
         self._expected: dict[Entry, int] = {}
-        """The streams that something was decided on, and the first version that is theirs to use."""
+        """The streams that something was decided on, and which version has to be free there."""
         self._places: list[Entry] = []
         """Each row's stream."""
         self._guards: dict[Entry, None] = {}
         self._keys: set[tuple[Entry, str]] = set()
 
     def at_hand(self, pendings: list[Pending]) -> bool:
-        """Tell whether these can be decided without the store, on streams that are ours alone."""
+        """Tell whether these can be decided without the store, on streams that are ours alone.
+
+        Their streams count as used.
+        """
         for pending in pendings:
             order = pending.order
             if pending.attempts or pending.fault or order is None or pending.is_catalog:
@@ -108,7 +111,6 @@ class Batch:
 
     def take(self, session: Session | None, pendings: list[Pending]) -> None:
         """Decide these on what is decided so far. Without a session, they must be at hand."""
-        self.pendings += pendings
         if session is not None:
             pendings = self._recognise(session, pendings)
             self._load(session, pendings)

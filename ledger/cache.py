@@ -154,7 +154,7 @@ class Cache:
     def __init__(self, entries_max: int) -> None:
         """Hold at most `entries_max` entries, once a batch is done."""
         self.entries_max = entries_max
-        # By the streams' numbers: to hash an UUID is a call of Python code, a hundred times a batch.
+        # By the streams' numbers: hashing a UUID calls Python code.
         self._entries: OrderedDict[int, Entry] = OrderedDict()
         self._shared: dict[int, int] = {}
 
@@ -225,12 +225,13 @@ class Cache:
             number = entry.stream.int
             if self._entries.pop(number, None) is None:
                 continue
-            if entry.before is not None:
-                if isinstance(entry.state, Account):
-                    entry.state.roll_back()
-                self._entries[number] = entry.before
+            before, entry.before = entry.before, None
+            if before is not None:
+                if isinstance(before.state, Account):
+                    before.state.roll_back()
+                self._entries[number] = before
                 if entry.stream in stale:
-                    entry.before.shared_until = batch + SHARED_BATCHES
+                    before.shared_until = batch + SHARED_BATCHES
             elif entry.stream in stale:
                 self._shared[number] = batch + SHARED_BATCHES
 

@@ -21,7 +21,7 @@ from eventsourcing.persistence import (
 from eventsourcing.utils import Environment, strtobool
 from psycopg.conninfo import conninfo_to_dict
 
-from ledger.append import append, rows_of
+from ledger.append import Append, rows_of
 
 SCHEMA = "scrip"
 TAKEN = {"dbname", "host", "port", "user", "password"}
@@ -63,7 +63,7 @@ class LedgerRecorder(pg.PostgresApplicationRecorder):
             last[event.originator_id] = event.originator_version
         with self.datastore.get_connection() as connection:
             rows = rows_of(connection, stored_events)
-            appended = append(connection, rows)
+            appended = Append(connection, rows).result()
         if appended.stale or appended.used:
             raise IntegrityError("another event has this stream and version")
         return appended.positions
@@ -120,6 +120,7 @@ def construct_factory(url: str, *, pool_size: int, options: str) -> Factory:
         {name: value for name, value in parts.items() if name not in TAKEN},
         options=f"{parts.get('options') or ''} {options}",
         application_name="scrip",
+        client_encoding="utf8",
         connect_timeout=parts.get("connect_timeout", CONNECT_SECONDS),
         **LIVELY,
     )

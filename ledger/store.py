@@ -15,7 +15,7 @@ from psycopg.rows import tuple_row
 from psycopg_pool import PoolClosed
 
 from ledger import guard
-from ledger.append import LOCK, Appended, Rows, append
+from ledger.append import LOCK, Append, Rows
 from ledger.codec import UnknownEvent
 from ledger.domain.errors import InternalError, LedgerError, NewerEvents
 from ledger.reading import COLUMNS, recorded_from_row
@@ -100,9 +100,9 @@ class Session:
         self.connection = connection
         self.locked = locked
 
-    def append(self, rows: Rows) -> Appended:
-        """Write a batch; see `ledger.append`."""
-        return append(self.connection, rows, locked=self.locked)
+    def append(self, rows: Rows) -> Append:
+        """Send a batch off; see `ledger.append`. Its result comes before anything else here."""
+        return Append(self.connection, rows, locked=self.locked)
 
     def tails(self, afters: dict[UUID, int]) -> Iterator[tuple[UUID, tuple[Any, ...], bytes]]:
         """Yield the rows after the version named for each stream, by version, with their hashes.
@@ -189,13 +189,15 @@ class Store:
         """Connect as the services' role. Raises guard.RefusedToStart where that is not safe."""
         options = (
             f"-c statement_timeout={statement_timeout_ms} -c lock_timeout={lock_timeout_ms}"
-            " -c timezone=UTC -c enable_seqscan=off"
+            # A plan made while a table was small must not read all of it once it is large;
+            # statistics come late to tables that only grow. Every look here is for one row or a
+            # few, by an index; one plan is right for all, and is made once.
+            " -c timezone=UTC -c enable_seqscan=off -c enable_bitmapscan=off -c jit=off"
+            " -c plan_cache_mode=force_generic_plan"
             # Whatever the database's default: an append must see all that was committed before it
             # had the lock, or it would refuse, and answer, from what is no longer so.
             " -c default_transaction_isolation=read\\ committed"
         )
-        # A plan made while a table was small must not read all of it once it is large; statistics
-        # come late to tables that only grow.
         factory = construct_factory(url, pool_size=pool_size, options=options)
         recorder = factory.application_recorder()
         assert isinstance(recorder, LedgerRecorder)

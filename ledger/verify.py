@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from ledger.cache import SNAPSHOT_FORMAT
-from ledger.chain import GENESIS, link_stored
+from ledger.chain import GENESIS, link
 from ledger.codec import Fact, UnknownEvent, decode
 from ledger.domain.account import Account, Snapshot
 from ledger.domain.catalog import Catalog, evolve_catalog
@@ -78,7 +78,7 @@ class Chain:
         """Take in the next row. Raises Wrong."""
         if row.version != self.version + 1:
             raise Wrong("version", _gap(self.version, row.version))
-        digest = link_stored(self.hash, row.stream, row.version, row.recorded_at, row.fields)
+        digest = link(self.hash, row.stream, row.version, row.recorded_at, row.fields)
         if digest != row.hash:
             raise Wrong("hash", "the row is not what was written after the row before it")
         if row.position <= self.position or row.recorded_at < self.recorded_at:

@@ -13,7 +13,7 @@ from uuid import UUID, uuid4
 
 import psycopg
 
-from ledger.append import LOCK, Rows, append
+from ledger.append import LOCK, Append, Rows
 from ledger.chain import GENESIS
 from ledger.domain.errors import LedgerError
 from ledger.records import Outcome
@@ -81,7 +81,7 @@ def append_slowly(url: str, transactions: int, rows_each: int) -> list[int]:
         for i in range(transactions):
             rows = _rows_of_a_new_stream(rows_each)
             connection.execute(LOCK)
-            positions = append(connection, rows, locked=True).positions
+            positions = Append(connection, rows, locked=True).result().positions
             connection.execute("SELECT pg_sleep(%(s)s)", {"s": _dice.uniform(0, 0.02)})
             if i % 5 == 4:
                 connection.rollback()

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 
-from ledger.batch import Answer
+from ledger.pending import Answer
 from ledger.domain.commands import Command, Deduct, GrantCredits, PutAccount, Reserve
 from ledger.domain.entities import Charge
 from ledger.records import Order, Outcome, Recorded

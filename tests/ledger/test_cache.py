@@ -115,7 +115,7 @@ def test_a_hundred_accounts_are_right_in_a_cache_for_ten(new_writer: NewWriter) 
         ask(writer, [deduct(1, f"{round_}-{i}", name) for i, name in enumerate(chosen)])
         for name in chosen:
             spent[name] += 1
-    assert len(writer._cache) <= 10
+    assert writer.stats.cached_streams <= 10
     found = {name: writer.view(TENANT, name).result(10).balance.consumed for name in names}
     assert found == spent
 

@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from ledger.append import Rows, append
+from ledger.append import Append, Rows
 from ledger.codec import encode
 from ledger.domain.commands import (
     Deduct,
@@ -62,7 +62,7 @@ def append_raw(
             key=key,
             content=order(PutAccount(), key).content(),
         )
-        assert append(connection, rows).positions
+        assert Append(connection, rows).result().positions
 
 
 NEWER = ("credits.lent.v1", encode(AccountUpdated(), by="key:newer"))

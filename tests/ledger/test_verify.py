@@ -10,8 +10,8 @@ from typing import Any, LiteralString
 import psycopg
 import pytest
 
-from ledger.append import Rows, append
-from ledger.chain import GENESIS, link
+from ledger.append import Append, Rows
+from ledger.chain import GENESIS
 from ledger.codec import encode
 from ledger.domain.commands import (
     Capture,
@@ -338,7 +338,7 @@ def _append(database: DatabaseUrls, name: str, state: bytes, **other: Any) -> No
         **{"tenant": TENANT, "account": "x", **other},
     )
     with psycopg.connect(database.app_url, autocommit=True) as connection:
-        assert append(connection, rows).positions
+        assert Append(connection, rows).result().positions
 
 
 OPENED = encode(AccountOpened(), by="x", balance=Balance())
@@ -378,13 +378,13 @@ def test_a_row_with_a_right_hash_that_says_something_wrong_is_found(
 
 def test_the_format_of_the_hash_is_the_documented_one() -> None:
     """A change of it would make every ledger look altered."""
-    digest = link(
+    digest = Rows().add(
         GENESIS,
         A,
         1,
-        datetime(2026, 3, 1, tzinfo=UTC),
         name="account.opened.v1",
         state=b"{}",
+        recorded_at=datetime(2026, 3, 1, tzinfo=UTC),
         tenant="acme",
         account="a",
         subject=None,
