@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 
-from ledger.pending import Answer
 from ledger.domain.commands import Command, Deduct, GrantCredits, PutAccount, Reserve
 from ledger.domain.entities import Charge
+from ledger.pending import Answer
 from ledger.records import Order, Outcome, Recorded
 from ledger.writer import Writer
 
