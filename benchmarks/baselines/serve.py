@@ -1,0 +1,63 @@
+"""Serve a baseline by the very server that serves Scrip.
+
+`python -m benchmarks.baselines.serve naive|no-ledger`. DATABASE_URL and SCRIP_HTTP_PORT say where,
+as for `scrip serve api`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from contextlib import ExitStack
+
+import uvloop
+
+from benchmarks.baselines import naive_http
+from benchmarks.baselines.no_ledger import Unwritten
+from ledger.domain.events import CreditsReserved, ReservationCaptured
+from ledger.records import Recorded
+from ledger.store import Store
+from scrip.logging import configure_logging
+from scrip.processes import application, serve_app, stopping
+from scrip.settings import Settings, read_settings
+
+EVENTS_MAX = 100_000
+
+
+async def naive(settings: Settings) -> None:
+    """Serve what a team writes first."""
+    app = naive_http.create_app(settings.database_url.get_secret_value())
+    async with stopping() as stop:
+        await serve_app(app, settings.http_host, settings.http_port, stop, lifespan="on")
+
+
+async def no_ledger(settings: Settings) -> None:
+    """Serve Scrip's API without a ledger. There must be a reservation and a capture to show."""
+    with ExitStack() as stack:
+        store = Store.open(settings.database_url.get_secret_value())
+        stack.callback(store.close)
+        reserved, captured = (
+            first_of(store, kind) for kind in (CreditsReserved, ReservationCaptured)
+        )
+        writer = stack.enter_context(Unwritten(store, reserved, captured))
+        app = application(settings, writer)
+        async with stopping() as stop:
+            await serve_app(app, settings.http_host, settings.http_port, stop, lifespan="on")
+
+
+def first_of(store: Store, kind: type[CreditsReserved | ReservationCaptured]) -> Recorded:
+    """Return the first event of a kind among the newest of a ledger."""
+    newest = store.max_position()
+    for recorded in store.events_after(max(0, newest - EVENTS_MAX), EVENTS_MAX):
+        if isinstance(recorded.event, kind):
+            return recorded
+    raise LookupError(f"there is no {kind.__name__} in the ledger")
+
+
+SERVED = {"naive": naive, "no-ledger": no_ledger}
+
+if __name__ == "__main__":
+    settings = read_settings()
+    configure_logging(settings.log_level, settings.log_format)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(SERVED[sys.argv[1]](settings))

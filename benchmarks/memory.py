@@ -1,0 +1,138 @@
+"""What an API process holds in memory: with many accounts, and after a long history."""
+
+from __future__ import annotations
+
+import http.client
+import json
+from http import HTTPStatus
+
+import psycopg
+
+from benchmarks.bench import Asked, Bench, Failed
+from benchmarks.invariants import check_ledger
+from benchmarks.ledger_load import account, batched, open_accounts, writing
+from benchmarks.measure import TIMES, Column, Goal, Measured, Row, Table
+from benchmarks.services import Services, resident_megabytes
+from scrip.embedded import DatabaseUrls
+from scrip.spawn import HOST
+
+IDLE, CACHED = "MB after its start", "MB with the accounts in memory"
+AT_ONCE = 500
+ROWS_AT_ONCE = 50_000
+REQUEST_SECONDS_MAX = 60.0
+PLAIN, LATER = "nothing but these accounts in the store", "{} other events in the store"
+STREAMS_CACHED = "scrip_writer_cached_streams"
+COPY = """
+INSERT INTO scrip.ledger_events (originator_id, originator_version, topic, state, tenant, account,
+    subject, key, content, recorded_at, hash)
+SELECT gen_random_uuid(), 1, e.topic, e.state, 'history', 'account-' || n, 'job-' || n,
+    'key-' || n, sha256(n::text::bytea), e.recorded_at, sha256(('hash-' || n)::bytea)
+FROM generate_series(%(first)s::bigint, %(last)s::bigint) AS n CROSS JOIN (
+    SELECT * FROM scrip.ledger_events WHERE topic LIKE 'credits.deducted.%%' LIMIT 1) AS e
+"""
+
+
+def touch(port: int, token: str, names: list[str], run: str) -> None:
+    """Spend something on every account, so that the process has it in memory."""
+    connection = http.client.HTTPConnection(HOST, port, timeout=REQUEST_SECONDS_MAX)
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+    for some in batched(names, AT_ONCE):
+        commands = [
+            {"op": "deduct", "account": name, "amount": "1", "key": f"{run}-{name}"}
+            for name in some
+        ]
+        body = json.dumps({"commands": commands})
+        headers["Idempotency-Key"] = f"{run}-{some[0]}"
+        connection.request("POST", "/v1/batch", body, headers)
+        response = connection.getresponse()
+        answer = json.loads(response.read())
+        if response.status != HTTPStatus.OK or any(
+            result["status"] >= HTTPStatus.BAD_REQUEST for result in answer["results"]
+        ):
+            raise Failed(str(answer)[:500])
+    connection.close()
+
+
+def cached_streams(port: int) -> int:
+    """Return how many accounts and catalogs the process says it holds."""
+    connection = http.client.HTTPConnection(HOST, port, timeout=REQUEST_SECONDS_MAX)
+    connection.request("GET", "/metrics")
+    text = connection.getresponse().read().decode()
+    connection.close()
+    return next(
+        int(float(line.split()[1])) for line in text.splitlines() if line.startswith(STREAMS_CACHED)
+    )
+
+
+def resident(bench: Bench, urls: DatabaseUrls, names: list[str], name: str) -> Row:
+    """Return the memory of a process of its own, before and after it has touched all accounts."""
+    bench.tell(name)
+    with Services(bench, urls) as services:
+        port = services.start_api()
+        idle = resident_megabytes(services.children["api"])
+        touch(port, services.token, names, bench.fresh("run"))
+        held = cached_streams(port)
+        assert held >= len(names), f"{held} of {len(names)} accounts are in memory"
+        return Row(name, {IDLE: [idle], CACHED: [resident_megabytes(services.children["api"])]})
+
+
+def lengthen(bench: Bench, urls: DatabaseUrls) -> None:
+    """Put a long history of other accounts into the store: rows as others, made by the database."""
+    wanted = bench.sizes.history
+    with psycopg.connect(urls.owner_url, autocommit=True) as connection:
+        for first in range(1, wanted + 1, ROWS_AT_ONCE):
+            bench.tell(f"a long history: {first - 1} of {wanted} events")
+            last = min(wanted, first + ROWS_AT_ONCE - 1)
+            connection.execute(COPY, {"first": first, "last": last})
+
+
+def measure(bench: Bench) -> Measured:
+    """Measure target 12."""
+    count, history = bench.sizes.cached, bench.sizes.history
+    names = [account(number) for number in range(count)]
+    later = LATER.format(history)
+    with bench.database() as urls:
+        bench.tell("opening accounts")
+        with writing(urls.app_url) as writer:
+            events = open_accounts(writer, names)
+        rows = [resident(bench, urls, names, PLAIN)]
+        lengthen(bench, urls)
+        rows.append(resident(bench, urls, names, later))
+        bench.tell("checking")
+        checks = check_ledger(urls.app_url, events=events + 2 * count)
+    table = Table(
+        title=f"Resident memory of an API process, {count} accounts",
+        columns=[Column(name=IDLE), Column(name=CACHED)],
+        rows=rows,
+        ratio=CACHED,
+        bases=[PLAIN],
+    )
+    goals = [
+        Goal(
+            number="12a",
+            what=f"memory of an API process with {count} accounts in memory",
+            kind="at most",
+            bound=500,
+            unit=" MB",
+            values=table.row(PLAIN).values[CACHED],
+            decimals=0,
+        ),
+        Goal(
+            number="12b",
+            what=f"the same with {history} other events in the store: unchanged",
+            kind="at most",
+            bound=1.05,
+            unit=TIMES,
+            values=table.ratios(later, PLAIN),
+            decimals=2,
+        ),
+    ]
+    return Measured(how=HOW, tables=[table], goals=goals, checks=checks, rounds=1)
+
+
+HOW = (
+    "`scrip serve api`, which spends once on each account; /metrics says that it holds them all."
+    " The long history are rows of streams that nobody asks for, made inside the database in the"
+    " likeness of a deduction: for these, and only for these, there is no hash chain to prove."
+)
+PART = Asked(name="memory", title="Memory", turns=1, measure=measure)
