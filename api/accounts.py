@@ -6,7 +6,7 @@ import asyncio
 from datetime import UTC, datetime
 from typing import Annotated, Literal
 
-from msgspec import UNSET, Meta, UnsetType
+from msgspec import UNSET, Meta, UnsetType, structs
 
 from api.answers import AccountAnswer
 from api.fields import AmountOrZero, Metadata, Reason, Text, millionths
@@ -14,7 +14,7 @@ from api.looking import find, looking, opened
 from api.paging import Listed, PageQuery, Position, bad_cursor, list_of, listed
 from api.problems import ProjectionBehind
 from api.read_answers import AccountDetail, AccountEntry, BalanceAnswer
-from api.receipts import balance_members, balance_parts
+from api.receipts import balance_parts
 from api.routes import READERS, SPENDERS, WRITE_REFUSALS, Asked, Call, Read, Write
 from ledger.domain.commands import PutAccount
 from ledger.domain.entities import Balance
@@ -130,7 +130,7 @@ async def _read_balance(call: Call, query: BalanceQuery) -> BalanceAnswer:
 def _balance_answer(
     account: str, balance: Balance, position: int, as_of: datetime
 ) -> BalanceAnswer:
-    members = balance_members(balance)
+    members = structs.asdict(balance_parts(balance))
     return BalanceAnswer(account=account, **members, position=str(position), as_of=as_of)
 
 

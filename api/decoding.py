@@ -1,7 +1,8 @@
 """Bytes of a request to typed records, strictly: what is not understood whole is refused by name.
 
-JSON is read twice: once by the standard library, which sees repeated names and gives up on nothing
-else, then by msgspec into the record. Numbers keep every digit.
+msgspec reads JSON into the record, but takes the last of repeated names, and texts that no database
+can hold. What might have either, or is refused, is read by the standard library first, which is ten
+times slower and can say exactly what is wrong. Numbers keep every digit.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ from api.problems import FieldError, InvalidRequest, MalformedRequest, invalid
 
 T = TypeVar("T")
 PARAMETERS_MAX: Final = 100
+CONTAINERS: Final = frozenset({dict, list})
+UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+_untyped = msgspec.json.Decoder()
 _PLACE = re.compile(r" - at (?:`key` in )?`([^`]*)`$")
 _MISSING = re.compile(r"Object missing required field `([^`]*)`")
 _UNKNOWN = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
@@ -43,6 +47,11 @@ class Decoder(Generic[T]):
 
     def decode(self, body: bytes) -> T:
         """Return the record. Raises MalformedRequest, or InvalidRequest naming the field."""
+        if is_plain(body):
+            try:
+                return self._decoder.decode(body)
+            except UNREADABLE:
+                pass  # What is wrong, and what of it is told first, is found out below.
         check_syntax(body, check_texts=self._check_texts)
         return self.decode_checked(body)
 
@@ -54,6 +63,33 @@ class Decoder(Generic[T]):
             raise InvalidRequest(field_error(str(error))) from None
         except (msgspec.DecodeError, RecursionError):
             raise MalformedRequest from None
+
+
+def is_plain(body: bytes) -> bool:
+    """Tell whether `body` is surely JSON that `check_syntax` has nothing against.
+
+    Every name ends in `":` where no space stands before a colon. So there are at least as many of
+    these as members in the text, and no more members are left where a name is repeated: if there
+    are as many of one as of the other, none is, and no text holds that mark either.
+    """
+    if b"\\u" in body or b" :" in body or b"\t:" in body or b"\n:" in body or b"\r:" in body:
+        return False
+    try:
+        value = _untyped.decode(body)
+    except UNREADABLE:
+        return False
+    return _count_members(value) == body.count(b'":')
+
+
+def _count_members(value: Any) -> int:
+    """Count the members of all objects in `value`."""
+    if type(value) is dict:
+        return len(value) + sum(
+            [_count_members(part) for part in value.values() if type(part) in CONTAINERS]
+        )
+    if type(value) is list:
+        return sum([_count_members(part) for part in value if type(part) in CONTAINERS])
+    return 0
 
 
 def check_syntax(body: bytes, *, check_texts: bool = True) -> None:
