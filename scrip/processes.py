@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import importlib.metadata
 import os
 import signal
@@ -34,6 +35,7 @@ from ledger.guard import RefusedToStart
 from ledger.store import Store
 from ledger.writer import Writer
 from projections.runner import Runner
+from scrip.http_protocol import WholeAnswers
 from scrip.settings import Settings
 from scrip.worker_health import worker_health
 
@@ -48,6 +50,11 @@ GRACE_SECONDS_MAX: Final = 15
 """How long requests that are being answered may take when the process is told to stop."""
 KEEP_ALIVE_SECONDS: Final = 75
 BACKLOG: Final = 2_048
+CONNECTIONS_MAX: Final = 10_000
+"""Connections of one process; past it, requests are answered 503 without being looked at."""
+GARBAGE_THRESHOLDS: Final = (5_000, 50, 100)
+"""When Python looks for cycles. Looking through all accounts in memory takes tens of milliseconds,
+and what a request leaves behind has no cycles: by Python's own thresholds it is done too often."""
 
 Serve = Callable[[asyncio.Event], Awaitable[None]]
 
@@ -69,6 +76,7 @@ def serve_worker(settings: Settings) -> int:
 def _run(main: Callable[[], Awaitable[None]]) -> int:
     """Run a process, and say in one line why it ended, if it was not told to."""
     threading.excepthook = _thread_died
+    gc.set_threshold(*GARBAGE_THRESHOLDS)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_awaited(main))
@@ -184,7 +192,7 @@ async def serve_app(
     server = _Server(
         uvicorn.Config(
             app,
-            http="httptools",
+            http=WholeAnswers,
             ws="none",
             lifespan=lifespan,
             log_config=None,
@@ -192,6 +200,7 @@ async def serve_app(
             proxy_headers=False,
             server_header=False,
             backlog=BACKLOG,
+            limit_concurrency=CONNECTIONS_MAX,
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=GRACE_SECONDS_MAX,
         )
