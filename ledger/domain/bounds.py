@@ -11,6 +11,7 @@ from ledger.domain.values import (
     CHANGES_MAX,
     CREDITS_MAX,
     METADATA_CHARACTERS_MAX,
+    SLICES_MAX,
     TOTAL_MAX,
     format_decimal,
 )
@@ -46,9 +47,16 @@ def check_changes(changes: int) -> None:
         raise LimitReached(limit="changes", max=CHANGES_MAX)
 
 
+def check_slices(slices: int) -> None:
+    """Refuse to pin more slices than every partial capture can state again."""
+    if slices > SLICES_MAX:
+        raise LimitReached(limit="slices", max=SLICES_MAX)
+
+
 def check_metadata(metadata: dict[str, str]) -> None:
     """Refuse metadata that would make events too large to be read in batches."""
-    if sum(len(name) + len(text) for name, text in metadata.items()) > METADATA_CHARACTERS_MAX:
+    characters = sum([len(name) + len(text) for name, text in metadata.items()]) if metadata else 0
+    if characters > METADATA_CHARACTERS_MAX:
         raise InvalidCommand(
             field="metadata", rule=f"must be at most {METADATA_CHARACTERS_MAX} characters in all"
         )

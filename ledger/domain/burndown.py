@@ -20,27 +20,32 @@ def burn_down(payers: Iterable[Grant], amount: int) -> tuple[tuple[Draw, ...], i
 
     Draws and shortfall add up to the amount exactly.
     """
-    draws = []
+    if not amount:
+        return (), 0
+    draws: list[Draw] = []
     for grant in payers:
-        if amount == 0:
-            break
-        part = min(amount, grant.available)
-        draws.append(Draw(grant.id, part))
-        amount -= part
+        available = grant.available
+        if amount <= available:
+            return (*draws, Draw(grant.id, amount)), 0
+        draws.append(Draw(grant.id, available))
+        amount -= available
     return tuple(draws), amount
 
 
-def take(slices: tuple[Draw, ...], amount: int) -> tuple[tuple[Draw, ...], tuple[Draw, ...]]:
-    """Split slices, first to last, into those that make up `amount` and the rest."""
-    taken, rest = [], []
-    for piece in slices:
-        part = min(amount, piece.amount)
-        amount -= part
-        if part:
-            taken.append(Draw(piece.grant, part))
-        if part < piece.amount:
-            rest.append(Draw(piece.grant, piece.amount - part))
-    return tuple(taken), tuple(rest)
+def take(slices: tuple[Draw, ...], amount: int) -> tuple[tuple[Draw, ...], tuple[Draw, ...], int]:
+    """Split slices, first to last, into those that make up `amount` and the rest.
+
+    Also return how much of the amount they are short of.
+    """
+    for place, piece in enumerate(slices):
+        if amount < piece.amount:
+            taken, rest = slices[:place], slices[place:]
+            if amount:
+                taken = (*taken, Draw(piece.grant, amount))
+                rest = (Draw(piece.grant, piece.amount - amount), *rest[1:])
+            return taken, rest, 0
+        amount -= piece.amount
+    return slices, (), amount
 
 
 def joined(slices: tuple[Draw, ...], more: tuple[Draw, ...]) -> tuple[Draw, ...]:
@@ -53,12 +58,12 @@ def joined(slices: tuple[Draw, ...], more: tuple[Draw, ...]) -> tuple[Draw, ...]
 
 def give_back(account: Account, slices: Iterable[Draw]) -> tuple[Return, ...]:
     """Say where each slice goes: into what is available, unless its grant has ended meanwhile."""
+    grants = account.grants
     return tuple(
-        Return(piece.grant, piece.amount, BUCKET_OF[account.grants[piece.grant].status])
-        for piece in slices
+        [Return(one.grant, one.amount, BUCKET_OF[grants[one.grant].status]) for one in slices]
     )
 
 
 def total(slices: Iterable[Draw | Return]) -> int:
     """Return what slices add up to, in micro-credits."""
-    return sum(piece.amount for piece in slices)
+    return sum([piece.amount for piece in slices])

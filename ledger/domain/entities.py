@@ -185,7 +185,7 @@ class Operation(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False)
     @property
     def remaining(self) -> int:
         """What is still set aside, in micro-credits."""
-        return sum(draw.amount for draw in self.pinned) + self.overdraft
+        return sum([draw.amount for draw in self.pinned]) + self.overdraft
 
 
 class Balance(Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, gc=False):

@@ -21,14 +21,14 @@ def rate(
     the catalog says by now, and the feature and model need not be named again.
     Raises PriceNotFound; InvalidCommand if the charge is not exactly one of its three kinds.
     """
-    stated = (charge.amount is not None, charge.quantity is not None, charge.usage is not None)
-    if sum(stated) != 1:
+    if (charge.amount, charge.quantity, charge.usage).count(None) != 2:  # noqa: PLR2004 - of three
         raise InvalidCommand(
             field="amount", rule="or quantity or usage must be given, and only one of the three"
         )
-    _check(charge)
     if charge.amount is not None:
+        check_amount("amount", charge.amount)
         return charge.amount, None
+    _check(charge)
     feature = charge.feature or feature or (reserved.feature if reserved else None)
     if feature is None:
         raise InvalidCommand(field="feature", rule="must be given with a quantity or a usage")
@@ -46,7 +46,6 @@ def rate(
 
 
 def _check(charge: Charge) -> None:
-    check_amount("amount", charge.amount)
     check_amount("quantity", charge.quantity)
     if charge.usage is not None:
         check_count("usage.input_tokens", charge.usage.input_tokens, 0, TOKENS_MAX)

@@ -13,8 +13,9 @@ from ledger.domain.bounds import (
     check_count,
     check_debt,
     check_metadata,
+    check_slices,
 )
-from ledger.domain.burndown import burn_down, give_back, joined, take, total
+from ledger.domain.burndown import burn_down, give_back, joined, take
 from ledger.domain.catalog import Catalog
 from ledger.domain.commands import (
     Capture,
@@ -68,6 +69,7 @@ def reserve(
     overdraft, short = _on_overdraft(account, short)
     if short:
         _accept_less(command.at_least, asked, short)
+    check_slices(len(draws))
     return CreditsReserved(
         reservation=name,
         amount=asked - short,
@@ -198,6 +200,9 @@ def extend(account: Account, command: Extend, now: datetime) -> ReservationExten
     overdraft, short = _on_overdraft(account, short)
     if short:
         _accept_less(None, more, short)
+    pinned = joined(operation.pinned, draws)
+    if draws:
+        check_slices(len(pinned))
     return ReservationExtended(
         reservation=operation.id,
         amount=more,
@@ -206,7 +211,7 @@ def extend(account: Account, command: Extend, now: datetime) -> ReservationExten
         expires_at=expires_at,
         reserved=operation.amount + more,
         captured=operation.captured,
-        pinned=joined(operation.pinned, draws),
+        pinned=pinned,
         overdraft_pinned=operation.overdraft + overdraft,
     )
 
@@ -289,38 +294,38 @@ def _captured(
     overage: Overage,
     status: OperationStatus,
 ) -> ReservationCaptured:
-    draws, rest = take(operation.pinned, amount)
-    overdraft = min(amount - total(draws), operation.overdraft)
-    excess = amount - total(draws) - overdraft
-    extra, debt = _drawn_now(account, operation, excess, overage)
-    clawed_back = total(piece for piece in draws if account.grants[piece.grant].clawed_back)
-    check_debt(account.balance, debt + overdraft + clawed_back)
+    draws, rest, beyond = take(operation.pinned, amount)
+    overdraft = min(beyond, operation.overdraft)
+    extra, debt = _drawn_now(account, operation, beyond - overdraft, overage)
+    grants = account.grants
+    clawed_back = sum([one.amount for one in draws if grants[one.grant].clawed_back])
+    owed = debt + overdraft + clawed_back
+    check_debt(account.balance, owed)
     closed = status != "open"
     if operation.status != "open" or not closed:
         check_changes(operation.changes)
-    feature = price.feature if price else operation.feature
-    return ReservationCaptured(
+    event = ReservationCaptured(
         reservation=operation.id,
         deduction=f"{operation.id}~{len(operation.deductions) + 1}",
         amount=amount,
         draws=draws,
-        extra=extra,
-        overdraft=overdraft,
-        debt=debt,
-        clawed_back=clawed_back,
         returns=give_back(account, rest) if closed else (),
         overdraft_returned=operation.overdraft - overdraft if closed else 0,
         status=status,
         reserved=operation.amount,
         captured=operation.captured + amount,
-        pinned=() if closed else rest,
-        overdraft_pinned=0 if closed else operation.overdraft - overdraft,
         expires_at=operation.expires_at,
-        feature=feature,
+        feature=price.feature if price else operation.feature,
         price=price,
         actor=operation.actor,
         job=operation.job,
     )
+    # CPython makes a dictionary for a call with more than 15 names: it would cost five times this.
+    if extra or owed:
+        event = replace(event, extra=extra, overdraft=overdraft, debt=debt, clawed_back=clawed_back)
+    if closed:
+        return event
+    return replace(event, pinned=rest, overdraft_pinned=operation.overdraft - overdraft)
 
 
 def _drawn_now(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-from base64 import b32encode
 from decimal import Decimal
 from typing import Annotated, Final
 
@@ -28,6 +27,9 @@ OPEN_RESERVATIONS_MAX: Final = 100_000
 
 CHANGES_MAX: Final = 10_000
 """How often a reservation or deduction may be captured in part, extended and refunded, together."""
+
+SLICES_MAX: Final = 1_000
+"""Slices of grants that a reservation may pin: each of its events states them all again."""
 
 METADATA_CHARACTERS_MAX: Final = 4_096
 """The characters of all names and texts of one metadata."""
@@ -56,6 +58,11 @@ LENGTH_MAX: Final = 100
 _DECIMAL = re.compile(r"(-?)([0-9]+)(?:\.([0-9]+))?")
 _TOO_FINE = f"must have at most {PLACES} decimal places"
 _TOO_LARGE = f"must be at most {CREDITS_MAX // MICRO}.{CREDITS_MAX % MICRO:06d}"
+
+# Base32 as RFC 4648 has it, in lower case, two letters at a time.
+_LETTERS = "abcdefghijklmnopqrstuvwxyz234567"
+_PAIRS: Final = [first + second for first in _LETTERS for second in _LETTERS]
+_SHIFTS: Final = range(110, -1, -10)
 
 
 def is_name(text: str) -> bool:
@@ -110,4 +117,5 @@ def derived_id(kind: str, key: str) -> str:
     A key is unique in its account for ever, so the id is; a retry anywhere derives the same one.
     """
     digest = hashlib.sha256(f"{kind}\0{key}".encode()).digest()
-    return f"{kind}_{b32encode(digest[:15]).decode().lower()}"
+    number = int.from_bytes(digest[:15], "big")
+    return f"{kind}_{''.join([_PAIRS[number >> shift & 0x3FF] for shift in _SHIFTS])}"

@@ -192,7 +192,14 @@ class InMemory:
 def fingerprint(account: Account) -> tuple[object, ...]:
     """Return everything that an account answers from, as a value."""
     lines = {feature: line.copy() for feature, line in account.lines.by_feature.items() if line}
-    return account.snapshot(), account.closed.copy(), account.lines.common.copy(), lines
+    standing = {entry for entry in account.deadlines if account._stands(entry)}
+    return (
+        account.snapshot(),
+        account.closed.copy(),
+        account.lines.common.copy(),
+        lines,
+        standing,
+    )
 
 
 def check_books(account: Account) -> None:

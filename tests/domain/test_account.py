@@ -131,6 +131,20 @@ def test_deadlines_that_no_longer_stand_do_not_pile_up() -> None:
     assert len(scenario.account.deadlines) < 2 * DEADLINES_SPARE
 
 
+def test_a_deadline_of_what_was_rolled_back_means_nothing_to_its_namesake() -> None:
+    scenario = given()
+    scenario.account.begin()
+    scenario.do(grant(10, "a", expires_at=at(10)))
+    scenario.do(grant(10, "b", effective_at=at(20)))
+    scenario.do(reserve(1, ttl_seconds=30))
+    scenario.account.roll_back()
+    assert scenario.account.balance.due_at is None
+    scenario.do(grant(10, "a", expires_at=at(90)))
+    scenario.do(grant(10, "b", effective_at=at(80)))
+    scenario.do(reserve(1, ttl_seconds=70))
+    assert scenario.account.balance.due_at == at(70)
+
+
 def test_an_account_restored_from_its_snapshot_is_the_same_account() -> None:
     scenario = given(
         grant(10, "a", expires_at=at(60)),

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import ledger.domain
-from ledger.domain import account, errors, events, spending, values
+from ledger.domain import account, bounds, errors, events, spending, values
 from ledger.domain import decide as decisions
 from ledger.domain.commands import (
     Adjust,
@@ -176,6 +176,16 @@ def test_an_operation_may_be_changed_so_often_and_can_be_closed_all_the_same() -
     scenario.when(capture(1, final=False)).refused(errors.LimitReached, limit="changes")
     scenario.when(capture(1)).then(events.ReservationCaptured, status="captured")
     scenario.when(refund("r~1")).refused(errors.LimitReached, limit="changes")
+
+
+def test_a_reservation_pins_so_many_slices_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounds, "SLICES_MAX", 2)
+    scenario = given(*(grant(1, name) for name in "abcd"), reserve(2), grant(9, "large"))
+    scenario.when(reserve(3, "r2")).refused(errors.LimitReached, limit="slices", max=2)
+    scenario.when(extend(amount=1)).refused(errors.LimitReached, limit="slices", max=2)
+    scenario.when(extend(ttl_seconds=values.TTL_SECONDS_DEFAULT)).leaves(reserved=2)
+    scenario.when(reserve(2, "r2")).leaves(reserved=4)
+    scenario.when(capture(5, overage="debt")).leaves(consumed=5, reserved=2)
 
 
 def test_metadata_has_a_size() -> None:
