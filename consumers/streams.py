@@ -120,12 +120,28 @@ def consumer_config() -> ConsumerConfig:
     )
 
 
+class _Client(Client):
+    """A client that passes over what it cannot read.
+
+    The library's own stops reading, for as long as it takes to miss two pings, when somebody sends
+    a subject that is not UTF-8, or headers that are none: nats-server passes them on.
+    """
+
+    async def _process_msg(
+        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes
+    ) -> None:
+        try:
+            await super()._process_msg(sid, subject, reply, data, headers)
+        except (ValueError, IndexError) as error:
+            log.warning("nats.unreadable", subject=ascii(subject), error=type(error).__name__)
+
+
 async def connect(url: str, name: str) -> Client:
     """Connect, and stay connected for ever: an outage of NATS is waited out, however long.
 
     Tries until there is a server. The caller closes the connection.
     """
-    client = Client()
+    client = _Client()
 
     async def on_error(error: Exception) -> None:
         log.warning("nats.error", client=name, error=str(error) or type(error).__name__)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import time
 from typing import Any
+from urllib.parse import urlparse
 
 import msgspec
 import pytest
@@ -272,6 +274,34 @@ HEADERS = st.dictionaries(
     TEXTS,
     max_size=3,
 )
+
+
+def test_what_cannot_be_read_stops_nobody(
+    tenant: Tenant, nats: Asker, nats_server: EmbeddedNats
+) -> None:
+    """A subject that is not UTF-8 made the client deaf for 15 seconds."""
+    url = urlparse(nats_server.url)
+    assert url.hostname is not None
+    assert url.port is not None
+    login = msgspec.json.encode(
+        {"user": url.username, "pass": url.password, "verbose": False, "headers": True}
+    )
+    with socket.create_connection((url.hostname, url.port)) as raw:
+        raw.sendall(
+            b"CONNECT " + login + b"\r\n"
+            b"PUB scrip.a.ledger.deduct inb\xffox 2\r\n{}\r\n"
+            b"PUB scrip.\xff.ledger.deduct inbox 2\r\n{}\r\n"
+            b"HPUB scrip.a.ledger.deduct inbox 16 18\r\nNATS/1.0 \xff\xff\xff\r\n\r\n{}\r\n"
+            b"HPUB scrip.a.ledger.deduct inbox 12 14\r\nNATS/1.0\r\n\r\n{}\r\n"
+            b"HPUB scrip.a.ledger.deduct inbox 8 10\r\nNATS/1.0{}\r\n"
+            b"PING\r\n"
+        )
+        while b"PONG" not in raw.recv(4_096):
+            pass
+    began = time.monotonic()
+    answer = nats.ask(tenant, "deduct", {"account": "none", "amount": "1"})
+    assert answer.code == "account_not_found"
+    assert time.monotonic() - began < 2
 
 
 @settings(
