@@ -27,6 +27,7 @@ from scrip.logging import configure_logging
 
 NAMES = [part.name for part in PARTS]
 INTERRUPTED = 130
+PAGE_COLUMNS = 160
 EXAMPLES = """
 Examples:
 
@@ -81,7 +82,7 @@ def main(
         except KeyboardInterrupt:
             status = INTERRUPTED
     shown = [part for part in run.report.parts if part.name in {one.name for one in wanted}]
-    show(Console(), run.report, shown)
+    show(_page(), run.report, shown)
     if render is not None:
         render.write_text(fill(render.read_text("utf-8"), run.report, NAMES), "utf-8")
     raise typer.Exit(status or int(any(part.failed for part in shown)))
@@ -152,6 +153,12 @@ class Run:
             new = self.file.with_suffix(".new")
             new.write_bytes(msgspec.json.format(msgspec.json.encode(self.report)) + b"\n")
             new.replace(self.file)
+
+
+def _page() -> Console:
+    """Return the standard output; where it is no terminal, wide enough for the tables."""
+    page = Console()
+    return page if page.is_terminal else Console(width=PAGE_COLUMNS)
 
 
 def _interrupt(_number: int, _frame: object) -> None:

@@ -198,9 +198,7 @@ class Pairs(asyncio.Protocol):
         """Count a good answer, and send what follows it."""
         self.load.answered(self.began, 1, reserve=self.reserving)
         if self.reserving:
-            start = body.index(ID) + len(ID)
-            name = body[start : body.index(b'"', start)]
-            self.send(self.prefix + b"/" + name + b"/capture", CAPTURE_BODY, reserving=False)
+            self.send(self.prefix + b"/" + id_in(body) + b"/capture", CAPTURE_BODY, reserving=False)
         else:
             self.begin()
 
@@ -268,6 +266,12 @@ class Batches(Pairs):
         for command in commands:
             command["key"] = f"{self.load.plan.run}-{next(self.load.numbers)}"
         self.send(b"/v1/batch", msgspec.json.encode({"commands": commands}), reserving=reserving)
+
+
+def id_in(body: bytes) -> bytes:
+    """Return the id that an answer begins with."""
+    start = body.index(ID) + len(ID)
+    return body[start : body.index(b'"', start)]
 
 
 def cpu_seconds() -> float:

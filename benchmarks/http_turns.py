@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 from benchmarks.bench import Bench
 from benchmarks.http_load import Outcome, Plan, Target
@@ -35,15 +36,21 @@ class HttpLoad:
 
     def ask(self, targets: list[Target], *, batch: int = 0) -> Outcome:
         """Do one turn; all that was begun is answered, and nothing is refused."""
-        plan = Plan(
-            targets=targets,
-            token=self.token,
-            run=self.bench.fresh("run"),
-            seconds=self.bench.seconds,
-            warm_seconds=min(WARM_SECONDS, self.bench.seconds),
-            batch=batch,
-        )
-        outcome = self.bench.ask("benchmarks.http_load", plan, Outcome)
+        plan = Plan(**self.plan(targets), batch=batch)
+        return self.answered(self.bench.ask("benchmarks.http_load", plan, Outcome))
+
+    def plan(self, targets: list[Target]) -> dict[str, Any]:
+        """Return what the plans of all turns have."""
+        return {
+            "targets": targets,
+            "token": self.token,
+            "run": self.bench.fresh("run"),
+            "seconds": self.bench.seconds,
+            "warm_seconds": min(WARM_SECONDS, self.bench.seconds),
+        }
+
+    def answered(self, outcome: Outcome) -> Outcome:
+        """Count what a turn has done; nothing may have been refused."""
         assert not outcome.bad, outcome.bad
         self.commands += outcome.commands
         return outcome
@@ -67,7 +74,7 @@ class HttpLoad:
             P99: outcome.reserve_p99,
             **{
                 COST.format(who): used.get(who, 0.0) / outcome.commands * MICROSECONDS
-                for who in SPENDERS
+                for who in (*SPENDERS, "nats")
             },
             COST.format("client"): outcome.cpu / outcome.rate * MICROSECONDS,
         }

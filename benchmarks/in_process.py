@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import random
-import time
 from collections.abc import Mapping
 
 from benchmarks.baselines.aggregates import SETTINGS, AggregateLoad
 from benchmarks.bench import Asked, Bench
 from benchmarks.invariants import check_ledger
 from benchmarks.ledger_load import (
+    Chains,
     account,
     open_accounts,
-    pairs_in_batches,
-    pairs_one_by_one,
     writing,
 )
 from benchmarks.measure import TIMES, Column, Contestant, Goal, Measured, Row, Table, quotients
@@ -21,9 +18,12 @@ from ledger.writer import Writer
 
 RATE = "commands/s"
 THREADS = (1, 16)
-LARGE_BATCH = 1_000
+LARGE_BATCH, LARGE_IN_FLIGHT = 1_000, 2
 SPREAD_256, SPREAD_64 = "writer, 256 in flight", "writer, 64 in flight"
-HOT, BATCHES = "writer, 256 in flight, one account", f"writer, batches of {LARGE_BATCH}"
+HOT, BATCHES = (
+    "writer, 256 in flight, one account",
+    f"writer, {LARGE_IN_FLIGHT} batches of {LARGE_BATCH}",
+)
 
 
 class WriterLoad:
@@ -36,21 +36,12 @@ class WriterLoad:
         self.names = [account(number) for number in range(accounts)]
         self.events = open_accounts(writer, self.names)
 
-    def singly(self, in_flight: int, *, hot: bool = False) -> Mapping[str, float]:
-        """Return commands a second, each submitted by itself."""
-        names = self.names[:1] if hot else self.names
-        commands, seconds = pairs_one_by_one(self.writer, names, self.seconds, in_flight)
-        self.events += commands
-        return {RATE: commands / seconds}
-
-    def in_batches(self) -> Mapping[str, float]:
-        """Return commands a second, submitted a thousand at a time."""
-        commands, began = 0, time.perf_counter()
-        while time.perf_counter() - began < self.seconds:
-            names = random.choices(self.names, k=LARGE_BATCH)  # noqa: S311 - a load, no secret
-            commands += pairs_in_batches(self.writer, names, LARGE_BATCH)
-        self.events += commands
-        return {RATE: commands / (time.perf_counter() - began)}
+    def run(self, in_flight: int, size: int = 1, *, hot: bool = False) -> Mapping[str, float]:
+        """Return commands a second, `size` of them submitted together."""
+        chains = Chains(self.writer, self.names[:1] if hot else self.names, size)
+        seconds = chains.run(in_flight, self.seconds)
+        self.events += chains.commands
+        return {RATE: chains.commands / seconds}
 
 
 def measure(bench: Bench) -> Measured:
@@ -107,10 +98,10 @@ def _baselines(loads: Mapping[str, AggregateLoad]) -> list[Contestant]:
 
 def _writers(load: WriterLoad) -> list[Contestant]:
     return [
-        Contestant(SPREAD_64, lambda: load.singly(64)),
-        Contestant(SPREAD_256, lambda: load.singly(256)),
-        Contestant(HOT, lambda: load.singly(256, hot=True)),
-        Contestant(BATCHES, load.in_batches),
+        Contestant(SPREAD_64, lambda: load.run(64)),
+        Contestant(SPREAD_256, lambda: load.run(256)),
+        Contestant(HOT, lambda: load.run(256, hot=True)),
+        Contestant(BATCHES, lambda: load.run(LARGE_IN_FLIGHT, LARGE_BATCH)),
     ]
 
 

@@ -26,6 +26,8 @@ RESERVED, CAPTURED = 3 * MICRO, 2 * MICRO
 AT_ONCE = 500
 LONG_SECONDS = 30 * 24 * 3600
 ANSWER_SECONDS_MAX = 120.0
+RESERVE = Reserve(charge=Charge(amount=RESERVED), ttl_seconds=LONG_SECONDS)
+CAPTURE_CHARGE = Charge(amount=CAPTURED)
 Answer = Outcome | LedgerError
 Item = TypeVar("Item")
 _numbers = itertools.count()
@@ -56,7 +58,7 @@ def order(name: str, command: Command) -> Order:
 
 def reserve_on(name: str) -> Order:
     """Return an order that reserves."""
-    return order(name, Reserve(charge=Charge(amount=RESERVED), ttl_seconds=LONG_SECONDS))
+    return order(name, RESERVE)
 
 
 def capture_of(answer: Answer) -> Order:
@@ -64,7 +66,7 @@ def capture_of(answer: Answer) -> Order:
     recorded = recorded_in(answer)
     assert isinstance(recorded.event, CreditsReserved)
     assert recorded.account is not None
-    command = Capture(reservation=recorded.event.reservation, charge=Charge(amount=CAPTURED))
+    command = Capture(reservation=recorded.event.reservation, charge=CAPTURE_CHARGE)
     return order(recorded.account, command)
 
 
@@ -112,37 +114,62 @@ def pairs_in_batches(
     return commands
 
 
-def pairs_one_by_one(
-    writer: Writer, names: Sequence[str], seconds: float, in_flight: int
-) -> tuple[int, float]:
-    """Reserve and capture, each submitted by itself, `in_flight` pairs at a time.
+class Chains:
+    """Reserve, capture, reserve, capture, …: some chains of commands, each on its own way.
 
-    Returns how many commands were answered, and in how many seconds: all that began.
+    What follows an answer is submitted by whoever brings the answer: no thread waits for another.
     """
-    room = threading.Semaphore(in_flight)
-    refused: list[Answer] = []
-    pairs = 0
 
-    def captured(answers: list[Answer]) -> None:
-        refused.extend(answer for answer in answers if not isinstance(answer, Outcome))
-        room.release()
+    def __init__(self, writer: Writer, names: Sequence[str], size: int) -> None:
+        """Work on `names`, chosen by chance, `size` commands at a time in each chain."""
+        self.writer = writer
+        self.names = names
+        self.size = size
+        self.commands = 0
+        self._until = 0.0
+        self._running = 0
+        self._lock = threading.Lock()
+        self._ended: Future[None] = Future()
 
-    def reserved(answers: list[Answer]) -> None:
-        if isinstance(answers[0], Outcome):
-            writer.submit_many([capture_of(answers[0])], captured)
-        else:
-            captured(answers)
+    def run(self, chains: int, seconds: float) -> float:
+        """Run for so long, and return how many seconds it was till the last chain ended."""
+        began = time.perf_counter()
+        self._until = began + seconds
+        self._running = chains
+        for _ in range(chains):
+            self._reserve()
+        self._ended.result(seconds + ANSWER_SECONDS_MAX)
+        return time.perf_counter() - began
 
-    began = time.perf_counter()
-    while time.perf_counter() - began < seconds:
-        room.acquire()
-        name = random.choice(names)  # noqa: S311 - a load, no secret
-        writer.submit_many([reserve_on(name)], reserved)
-        pairs += 1
-    for _ in range(in_flight):
-        assert room.acquire(timeout=ANSWER_SECONDS_MAX)
-    assert not refused, refused[0]
-    return 2 * pairs, time.perf_counter() - began
+    def _reserve(self) -> None:
+        if time.perf_counter() >= self._until:
+            self._end()
+            return
+        names = random.choices(self.names, k=self.size)  # noqa: S311 - a load, no secret
+        self.writer.submit_many([reserve_on(name) for name in names], self._reserved)
+
+    def _reserved(self, answers: list[Answer]) -> None:
+        if self._all_good(answers):
+            self.writer.submit_many([capture_of(answer) for answer in answers], self._captured)
+
+    def _captured(self, answers: list[Answer]) -> None:
+        if self._all_good(answers):
+            with self._lock:
+                self.commands += 2 * len(answers)
+            self._reserve()
+
+    def _all_good(self, answers: list[Answer]) -> bool:
+        refused = [answer for answer in answers if not isinstance(answer, Outcome)]
+        if refused and not self._ended.done():
+            self._ended.set_exception(refused[0])
+        return not refused
+
+    def _end(self) -> None:
+        with self._lock:
+            self._running -= 1
+            last = self._running == 0
+        if last and not self._ended.done():
+            self._ended.set_result(None)
 
 
 def batched(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:

@@ -28,6 +28,7 @@ def describe(folder: Path) -> dict[str, str]:
         "Memory": f"{memory:.0f} GiB",
         "System": f"{platform.system()} {platform.release()}",
         "Disk": f"write of 8 KiB and fdatasync: {sync_microseconds(folder):.0f} µs (median)",
+        "Load at the start": f"{os.getloadavg()[0]:.1f} (average of a minute)",
         "Python": platform.python_version(),
         "Servers": f"{_says(postgres_programs() / 'postgres')}; {_says(nats_program())}",
         "Libraries": ", ".join(f"{name} {importlib.metadata.version(name)}" for name in LIBRARIES),

@@ -12,7 +12,7 @@ from benchmarks.bench import Asked, Bench, Failed
 from benchmarks.invariants import check_ledger
 from benchmarks.ledger_load import account, batched, open_accounts, writing
 from benchmarks.measure import TIMES, Column, Goal, Measured, Row, Table
-from benchmarks.services import Services, resident_megabytes
+from benchmarks.services import Services, metric, resident_megabytes
 from scrip.embedded import DatabaseUrls
 from scrip.spawn import HOST
 
@@ -53,17 +53,6 @@ def touch(port: int, token: str, names: list[str], run: str) -> None:
     connection.close()
 
 
-def cached_streams(port: int) -> int:
-    """Return how many accounts and catalogs the process says it holds."""
-    connection = http.client.HTTPConnection(HOST, port, timeout=REQUEST_SECONDS_MAX)
-    connection.request("GET", "/metrics")
-    text = connection.getresponse().read().decode()
-    connection.close()
-    return next(
-        int(float(line.split()[1])) for line in text.splitlines() if line.startswith(STREAMS_CACHED)
-    )
-
-
 def resident(bench: Bench, urls: DatabaseUrls, names: list[str], name: str) -> Row:
     """Return the memory of a process of its own, before and after it has touched all accounts."""
     bench.tell(name)
@@ -71,8 +60,8 @@ def resident(bench: Bench, urls: DatabaseUrls, names: list[str], name: str) -> R
         port = services.start_api()
         idle = resident_megabytes(services.children["api"])
         touch(port, services.token, names, bench.fresh("run"))
-        held = cached_streams(port)
-        assert held >= len(names), f"{held} of {len(names)} accounts are in memory"
+        held = metric(port, STREAMS_CACHED)
+        assert held >= len(names), f"{held:g} of {len(names)} accounts are in memory"
         return Row(name, {IDLE: [idle], CACHED: [resident_megabytes(services.children["api"])]})
 
 

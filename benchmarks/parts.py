@@ -10,6 +10,7 @@ from benchmarks import (
     long_account,
     memory,
     over_http,
+    over_nats,
     two_processes,
     wide_account,
 )
@@ -18,6 +19,7 @@ from benchmarks.bench import Asked
 PARTS: tuple[Asked, ...] = (
     in_process.PART,
     over_http.PART,
+    over_nats.PART,
     latency.PART,
     lag.PART,
     two_processes.PART,

@@ -26,6 +26,7 @@ READY_SECONDS_MAX = 60.0
 QUIET_SECONDS_MAX = 300.0
 QUIET_SECONDS = 0.3
 POLL_SECONDS = 0.05
+ANSWER_SECONDS_MAX = 10.0
 STOP_SIGNALS = ((signal.SIGTERM, 25.0),)
 OK = 200
 HEAD = "SELECT coalesce(max(notification_id), 0) FROM scrip.ledger_events"
@@ -51,17 +52,23 @@ class Services:
         self.token = ""
         self.ports: list[int] = []
         self.children: dict[str, list[Child]] = {"api": [], "baseline": [], "worker": []}
-        self.nats: EmbeddedNats | None = None
+        self.nats = EmbeddedNats(bench.folder / bench.fresh("nats"))
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
-        """Make a tenant and its key."""
+        """Make a tenant and its key, and start a nats-server."""
         self.token = make_key(self.urls)
+        self._stack.enter_context(self.nats)
         return self
 
     def __exit__(self, *_: object) -> None:
         """Stop all."""
         self._stack.close()
+
+    @property
+    def nats_url(self) -> str:
+        """Where NATS is; the URL holds the password."""
+        return self.nats.url
 
     def start_api(self) -> int:
         """Start another API process and return its port, once it serves."""
@@ -71,16 +78,9 @@ class Services:
         return port
 
     def start_worker(self) -> None:
-        """Start the worker, with a nats-server of its own, and wait until it serves."""
-        folder = self.bench.folder / self.bench.fresh("nats")
-        self.nats = self._stack.enter_context(EmbeddedNats(folder))
+        """Start the worker, and wait until it serves."""
         port = free_port()
-        environment = {
-            "NATS_URL": self.nats.url,
-            "SCRIP_NATS_MONITOR_URL": self.nats.monitor_url,
-            "SCRIP_WORKER_HTTP_PORT": str(port),
-        }
-        self.serve("worker", port, environment, "/health/ready")
+        self.serve("worker", port, {"SCRIP_WORKER_HTTP_PORT": str(port)}, "/health/ready")
 
     def start_baseline(self, name: str, url: str) -> int:
         """Start what Scrip is compared with on a database, and return its port."""
@@ -95,7 +95,13 @@ class Services:
 
     def serve(self, kind: str, port: int, environment: dict[str, str], path: str) -> Child:
         """Start a process and wait until it answers."""
-        more = {"DATABASE_URL": self.urls.app_url, "SCRIP_HTTP_HOST": HOST, **environment}
+        more = {
+            "DATABASE_URL": self.urls.app_url,
+            "NATS_URL": self.nats.url,
+            "SCRIP_NATS_MONITOR_URL": self.nats.monitor_url,
+            "SCRIP_HTTP_HOST": HOST,
+            **environment,
+        }
         child = self.bench.start("scrip", more, "serve", kind)
         self._stack.callback(child.stop, STOP_SIGNALS)
         wait_until(lambda: answers(port, path), f"scrip serve {kind}", child)
@@ -134,12 +140,10 @@ class Services:
         used = {kind: sum(map(cpu_of, children)) for kind, children in self.children.items()}
         used["server"] = used["api"] + used["baseline"]
         used["postgres"] = cpu_of_family(self.bench.postgres.pid)
-        if self.nats is not None:
-            used["nats"] = cpu_of_family(self.nats.pid)
+        used["nats"] = cpu_of_family(self.nats.pid)
         return Usage(used)
 
     def _published(self) -> int:
-        assert self.nats is not None
         url = self.nats.monitor_url.removeprefix("http://")
         return int(get_json(url, "/jsz").get("messages", 0))
 
@@ -188,7 +192,7 @@ def answers(port: int, path: str) -> bool:
 
 def get_json(address: str, path: str) -> dict[str, Any]:
     """Return what a server says. Raises Failed for another status than 200."""
-    connection = http.client.HTTPConnection(address, timeout=5)
+    connection = http.client.HTTPConnection(address, timeout=ANSWER_SECONDS_MAX)
     try:
         connection.request("GET", path)
         response = connection.getresponse()
@@ -199,6 +203,17 @@ def get_json(address: str, path: str) -> dict[str, Any]:
         return answer
     finally:
         connection.close()
+
+
+def metric(port: int, name: str) -> float:
+    """Return what a process tells under a name of a metric, 0 if it tells nothing."""
+    connection = http.client.HTTPConnection(HOST, port, timeout=ANSWER_SECONDS_MAX)
+    try:
+        connection.request("GET", "/metrics")
+        lines = connection.getresponse().read().decode().splitlines()
+    finally:
+        connection.close()
+    return next((float(line.split()[1]) for line in lines if line.startswith(name)), 0.0)
 
 
 def cpu_of(child: Child) -> float:

@@ -42,7 +42,7 @@ def test_every_part_runs_and_its_ledger_is_right(tmp_path: Path, names: list[str
     assert [part for part in parts if part["failed"] is not None] == []
     for part in parts:
         assert part["measured"]["checks"]
-        assert part["measured"]["goals"]
+        assert part["measured"]["tables"]
 
 
 def test_it_stops_at_once_leaves_nothing_and_keeps_what_was_measured(tmp_path: Path) -> None:
