@@ -39,7 +39,7 @@ HEADERS_BYTES_MAX: Final = 4_096
 """The room that an answer's headers may take: NATS counts them with the body."""
 PRIVATE_PREFIXES: Final = ("$", "scrip.")
 """Where no answer goes. Who asks names the subject of the answer, and Scrip may publish where who
-asks may not: what was sent for an answer would be a command to JetStream, or an event."""
+asks may not: what was sent for an answer would be stored as an event, or asked of JetStream."""
 METHOD: Final = "NATS"
 STATUS: Final = "Scrip-Status"
 REQUEST_ID: Final = "X-Request-Id"

@@ -53,7 +53,7 @@ class Settings(BaseSettings):
     nats_url: SecretStr | None = Field(
         default=None,
         validation_alias="NATS_URL",
-        description="NATS with JetStream. For the worker.",
+        description="NATS with JetStream. The worker needs it; the API answers requests over it.",
     )
 
     nats_monitor_url: str | None = Field(
