@@ -19,7 +19,8 @@ from typing import Any, Final, Literal
 
 import msgspec
 import structlog
-from structlog.typing import EventDict, WrappedLogger
+from msgspec import Struct
+from structlog.typing import EventDict
 
 MASK = "***"
 SECRET_NAMES = re.compile(r"authorization|passw|secret|token(?!s)|api_key|cookie", re.IGNORECASE)
@@ -35,7 +36,8 @@ LINES_MAX: Final = 10_000
 WRITE_SECONDS: Final = 0.05
 """How long a line may wait for its neighbours; a warning or worse does not wait."""
 
-Render = Callable[[EventDict], str | bytes]
+PLAIN_TYPES: Final = frozenset({str, int, float, bool, type(None), datetime})
+Render = Callable[[EventDict], bytes]
 _encoder = msgspec.json.Encoder(enc_hook=str)
 
 
@@ -100,21 +102,49 @@ class Lines:
             self.flush()
 
 
-class _Logger:
-    """What structlog hands a line to: the methods are the levels."""
+class _Source(Struct):
+    """Where the lines of one logger go, and what of them."""
 
-    def __init__(self, lines: Lines, name: str) -> None:
-        self.lines = lines
-        self.name = name
+    name: str
+    level: int
+    lines: Lines
+    render: Render
 
-    def info(self, line: bytes) -> None:
-        self.lines.put(line)
 
-    def warning(self, line: bytes) -> None:
-        self.lines.put(line, is_urgent=True)
+class _Log(structlog.BoundLoggerBase):
+    """What `structlog.get_logger` gives: one method a level. It keeps structlog's ways to bind.
 
-    debug = info
-    error = critical = warning
+    The chain of processors is not used: a request would pay more for it than for its line.
+    """
+
+    _logger: _Source
+
+    def debug(self, event: str, **fields: Any) -> None:
+        self._tell(logging.DEBUG, "debug", event, fields)
+
+    def info(self, event: str, **fields: Any) -> None:
+        self._tell(logging.INFO, "info", event, fields)
+
+    def warning(self, event: str, **fields: Any) -> None:
+        self._tell(logging.WARNING, "warning", event, fields)
+
+    def error(self, event: str, **fields: Any) -> None:
+        self._tell(logging.ERROR, "error", event, fields)
+
+    def critical(self, event: str, **fields: Any) -> None:
+        self._tell(logging.CRITICAL, "critical", event, fields)
+
+    def exception(self, event: str, **fields: Any) -> None:
+        self.error(event, **{"exc_info": True, **fields})
+
+    def _tell(self, number: int, level: str, event: str, fields: EventDict) -> None:
+        source = self._logger
+        if number >= source.level:
+            bound = structlog.contextvars.get_contextvars()
+            if bound or self._context:
+                fields = {**bound, **self._context, **fields}
+            line = source.render(_line(source.name, level, event, fields))
+            source.lines.put(line, is_urgent=number >= logging.WARNING)
 
 
 class _Handler(logging.Handler):
@@ -126,37 +156,37 @@ class _Handler(logging.Handler):
         self._render_line = render
 
     def emit(self, record: logging.LogRecord) -> None:
-        event: EventDict = {"event": record.getMessage(), "exc_info": record.exc_info}
-        event = structlog.contextvars.merge_contextvars(None, "", event)
-        line = _line(record.name, record.levelname.lower(), event)
-        is_urgent = record.levelno >= logging.WARNING
-        self._lines.put(_bytes(self._render_line(line)), is_urgent=is_urgent)
+        fields: EventDict = {**structlog.contextvars.get_contextvars()}
+        if record.exc_info:
+            fields["exc_info"] = record.exc_info
+        line = _line(record.name, record.levelname.lower(), record.getMessage(), fields)
+        self._lines.put(self._render_line(line), is_urgent=record.levelno >= logging.WARNING)
 
 
-def _line(name: str, level: str, event: EventDict) -> EventDict:
-    """Return an event as it is told: by whom, when, and without its secrets."""
-    line = {"at": datetime.now(UTC), "level": level, "logger": name, "event": ""}
-    if event.get("exc_info") or event.get("stack_info"):
+def _line(name: str, level: str, event: str, fields: EventDict) -> EventDict:
+    """Return an event as it is told: when, how bad, by whom. It still has its secrets."""
+    if fields.get("exc_info"):
         # Exceptions become text before secrets are looked for.
-        event = structlog.processors.StackInfoRenderer()(None, level, event)
-        event = structlog.processors.format_exc_info(None, level, event)
-    else:
-        event.pop("exc_info", None)
-    for field, value in event.items():
-        line[field] = _masked(field, value)
-    return line
+        fields = structlog.processors.format_exc_info(None, level, fields)
+    return {"at": datetime.now(UTC), "level": level, "logger": name, "event": event, **fields}
+
+
+def _is_plain(line: EventDict) -> bool:
+    """Tell, fast, whether no field of a line can be a secret but by how its text looks."""
+    return _are_plain(tuple(line)) and PLAIN_TYPES.issuperset(map(type, line.values()))
+
+
+@lru_cache(maxsize=4_096)
+def _are_plain(names: tuple[str, ...]) -> bool:
+    return not any(SECRET_NAMES.search(name) for name in names)
 
 
 def _masked(name: str, value: object) -> object:
     """Replace what may be a secret: by the name of the field, or by its looks."""
-    if _is_secret(name):
+    if SECRET_NAMES.search(name):
         return MASK
     if isinstance(value, str):
-        # One of these stands in whatever the pattern finds, and is found much faster.
-        may_hold_one = "scrip_" in value or "://" in value
-        return SECRET_TEXTS.sub(MASK, value) if may_hold_one else value
-    if value is None or isinstance(value, int | float):
-        return value
+        return SECRET_TEXTS.sub(MASK, value)
     if isinstance(value, Mapping):
         return {key: _masked(str(key), inner) for key, inner in value.items()}
     if isinstance(value, BaseException):
@@ -164,17 +194,22 @@ def _masked(name: str, value: object) -> object:
     return value
 
 
-@lru_cache(maxsize=4_096)
-def _is_secret(name: str) -> bool:
-    return SECRET_NAMES.search(name) is not None
+def _without_secrets(line: EventDict) -> EventDict:
+    return {name: _masked(name, value) for name, value in line.items()}
 
 
-def _json(line: EventDict) -> bytes | str:
+def _json(line: EventDict) -> bytes:
     try:
+        if _is_plain(line):
+            text = _encoder.encode(line)
+            # One of these stands in whatever SECRET_TEXTS finds.
+            if b"scrip_" not in text and b"://" not in text:
+                return text
+        line = _without_secrets(line)
         return _encoder.encode(line)
     except (UnicodeEncodeError, OverflowError, TypeError, ValueError):
         # Half a character, a number beyond 64 bits, a name that is no text: slower, but told.
-        return json.dumps(line, default=str, skipkeys=True)
+        return json.dumps(_without_secrets(line), default=str, skipkeys=True).encode()
 
 
 def _for_person() -> Render:
@@ -182,14 +217,12 @@ def _for_person() -> Render:
         colors=True, timestamp_key="at", exception_formatter=structlog.dev.plain_traceback
     )
 
-    def render(line: EventDict) -> str:
-        return console(None, line["level"], {**line, "at": line["at"].isoformat()})
+    def render(line: EventDict) -> bytes:
+        told = _without_secrets(line)
+        text = console(None, line["level"], {**told, "at": line["at"].isoformat()})
+        return text.encode("utf-8", "backslashreplace")
 
     return render
-
-
-def _bytes(text: str | bytes) -> bytes:
-    return text if isinstance(text, bytes) else text.encode("utf-8", "backslashreplace")
 
 
 def _standard_error(data: bytes) -> None:
@@ -205,11 +238,6 @@ def configure_logging(
     render: Render = _for_person() if for_person else _json
     lines = Lines(_standard_error)
 
-    def finish(
-        logger: WrappedLogger, method: str, event: EventDict
-    ) -> tuple[tuple[Any], dict[str, Any]]:
-        return (_bytes(render(_line(logger.name, method, event))),), {}
-
     root = logging.getLogger()
     root.handlers[:] = [_Handler(lines, render)]
     root.setLevel(level.upper())
@@ -221,8 +249,8 @@ def configure_logging(
         logging.getLogger(name).propagate = True
     logging.captureWarnings(capture=True)
     structlog.configure(
-        processors=[structlog.contextvars.merge_contextvars, finish],
-        logger_factory=lambda *names: _Logger(lines, *names),
-        wrapper_class=structlog.make_filtering_bound_logger(root.level),
+        processors=[],
+        logger_factory=lambda name: _Source(name, root.level, lines, render),
+        wrapper_class=_Log,
         cache_logger_on_first_use=True,
     )

@@ -119,10 +119,12 @@ def test_what_json_cannot_say_is_told_all_the_same() -> None:
 import structlog
 from scrip.logging import configure_logging
 configure_logging("info", "json")
-structlog.get_logger("x").info("odd", half=chr(0xD800), large=2**70, kind=object)
+structlog.get_logger("x").info("odd", half=chr(0xD800), large=2**70, kind=object,
+                             token="hush", by="scrip_live_hush")
 """
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     odd = json.loads(done.stderr)
     assert (odd["half"], odd["large"], odd["kind"]) == ("\ud800", 2**70, "<class 'object'>")
+    assert (odd["token"], odd["by"]) == ("***", "scrip_live_***")
