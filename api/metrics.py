@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator
+from itertools import accumulate
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+import msgspec
+from msgspec import Struct
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 from prometheus_client.registry import Collector
 
 from ledger.writer import Writer
 
 CONTENT_TYPE: Final = b"text/plain; version=0.0.4; charset=utf-8"
 SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+BOUNDS: Final = (*(str(bound) for bound in SECONDS), "+Inf")
 COUNTERS: Final = {
     "batches": "Transactions of the writer.",
     "commands": "Commands answered.",
@@ -22,6 +32,7 @@ COUNTERS: Final = {
     "conflicts": "Accounts that another process had written first.",
     "failures": "Batches that the store did not take.",
     "snapshots": "Snapshots saved.",
+    "overlapped": "Batches that were decided while the one before them committed.",
 }
 
 
@@ -50,41 +61,49 @@ class _WriterCollector(Collector):
         )
 
 
-class Metrics:
-    """The metrics of one process, in a registry of their own."""
+class _Counted(Struct):
+    """What is known of the requests of one route and method: by status, and by how long."""
+
+    statuses: dict[int, int] = {}
+    buckets: list[int] = msgspec.field(default_factory=lambda: [0] * (len(SECONDS) + 1))
+    seconds: float = 0.0
+
+
+class Metrics(Collector):
+    """The metrics of one process, in a registry of their own. One thread counts."""
 
     def __init__(self, writer: Writer) -> None:
         """Tell of `writer` and of requests."""
         self.registry = CollectorRegistry()
         self.registry.register(_WriterCollector(writer))
-        self._requests = Counter(
-            "scrip_http_requests",
-            "Requests answered.",
-            ("route", "method", "status"),
-            registry=self.registry,
-        )
-        self._seconds = Histogram(
-            "scrip_http_request_seconds",
-            "How long requests took.",
-            ("route", "method"),
-            buckets=SECONDS,
-            registry=self.registry,
-        )
-        self._known: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
+        self.registry.register(self)
+        # Plain numbers, made metrics when asked for: counting happens ten thousand times as often.
+        self._counted: dict[tuple[str, str], _Counted] = {}
 
     def count(self, route: str, method: str, status: int, seconds: float) -> None:
         """Count one request. `route` is the pattern of the path, never the path itself."""
-        known = self._known.get((route, method, status))
-        if known is None:
-            # Finding them by their labels costs more than counting; there are only so many.
-            known = (
-                self._requests.labels(route, method, str(status)),
-                self._seconds.labels(route, method),
-            )
-            self._known[route, method, status] = known
-        requests, histogram = known
-        requests.inc()
-        histogram.observe(seconds)
+        counted = self._counted.get((route, method))
+        if counted is None:
+            counted = self._counted[route, method] = _Counted()
+        counted.statuses[status] = counted.statuses.get(status, 0) + 1
+        counted.buckets[bisect_left(SECONDS, seconds)] += 1
+        counted.seconds += seconds
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield what was counted, for Prometheus."""
+        requests = CounterMetricFamily(
+            "scrip_http_requests", "Requests answered.", labels=("route", "method", "status")
+        )
+        durations = HistogramMetricFamily(
+            "scrip_http_request_seconds", "How long requests took.", labels=("route", "method")
+        )
+        for (route, method), counted in self._counted.items():
+            for status, count in counted.statuses.items():
+                requests.add_metric((route, method, str(status)), count)
+            buckets = list(zip(BOUNDS, accumulate(counted.buckets), strict=True))
+            durations.add_metric((route, method), buckets, counted.seconds)
+        yield requests
+        yield durations
 
     def text(self) -> bytes:
         """Return all metrics as Prometheus reads them."""
