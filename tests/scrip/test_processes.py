@@ -1,5 +1,6 @@
 """The two processes that serve: how they start, how they end, what they survive."""
 
+import asyncio
 import json
 import signal
 import socket
@@ -11,8 +12,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import httpx
+import nats
 import psycopg
 import pytest
+from nats.aio.msg import Msg
 
 from api.keys import create_key, create_tenant
 from ledger.migrate import migrate
@@ -190,6 +193,38 @@ def test_when_the_writer_s_thread_dies_so_does_the_process(
         status, lines = process.ended()
     assert status == 1
     assert "writer's thread has died" in why(lines)
+
+
+def test_the_api_answers_over_nats_and_ends_with_nothing_unanswered(
+    settings: dict[str, str], database: DatabaseUrls
+) -> None:
+    headers = {"Authorization": f"Bearer {new_key(database)}", "Idempotency-Key": "open"}
+
+    async def ask() -> Msg:
+        client = await nats.connect(settings["NATS_URL"])
+        try:
+            subject = "scrip.acme.ledger.put_account"
+            return await client.request(subject, b'{"account": "a"}', timeout=20, headers=headers)
+        finally:
+            await client.close()
+
+    with serving("api", settings) as process:
+        until(lambda: nats_check(process) == "ok", "NATS")
+        answer = asyncio.run(ask())
+        status, lines = process.stop()
+    assert answer.headers is not None
+    assert answer.headers["Scrip-Status"] == "201"
+    assert status == 0
+    (drained,) = (line for line in lines if line["event"] == "nats.drained")
+    assert drained["unanswered"] == 0
+    (handled,) = (line for line in lines if line.get("method") == "NATS")
+    assert (handled["event"], handled["status"]) == ("request.handled", 201)
+    assert (handled["route"], handled["tenant"]) == ("scrip.{tenant}.ledger.put_account", "acme")
+
+
+def nats_check(process: Process) -> str:
+    answer = httpx.get(process.url + "/health/ready", timeout=10)
+    return str(answer.json()["checks"]["nats"])
 
 
 def test_the_api_and_the_worker_heal_when_every_connection_to_postgresql_is_cut(
