@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from struct import Struct as Layout
 from typing import Any, Final
 from uuid import UUID
@@ -28,7 +29,7 @@ APPEND: Final = """
 WITH batch AS (
     SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) WITH ORDINALITY
     AS t(
-        stream, version, name, state, tenant, account, subject, key, content, recorded_at, hash,
+        stream, version, tenant, account, name, subject, key, content, state, recorded_at, hash,
         place
     )
 ), stale AS MATERIALIZED (
@@ -78,11 +79,11 @@ _APPEND = Statement(
         "uuid[]",
         "bigint[]",
         "text[]",
+        "text[]",
+        "text[]",
+        "text[]",
+        "text[]",
         "bytea[]",
-        "text[]",
-        "text[]",
-        "text[]",
-        "text[]",
         "bytea[]",
         "timestamptz[]",
         "bytea[]",
@@ -95,6 +96,9 @@ _APPEND = Statement(
 )
 UUIDS, BIGINTS, TEXTS, BYTEAS, TIMES = 2950, 20, 25, 17, 1184
 """OIDs of the elements' types: PostgreSQL never changes those of its own."""
+
+COLUMNS = (UUIDS, BIGINTS, TEXTS, TEXTS, TEXTS, TEXTS, TEXTS, BYTEAS, BYTEAS, TIMES, BYTEAS)
+"""The types of a row's cells, in their order."""
 
 SELECT_LAST_HASHES = """
 SELECT e.originator_id, e.hash
@@ -113,26 +117,27 @@ def _text(value: str | None) -> bytes:
     return ABSENT if value is None else cell(value.encode())
 
 
-class Rows(Struct, kw_only=True):
-    """The rows of one batch, column by column, and what must be so for them to be written.
+_frequent = lru_cache(maxsize=1_024)(_text)
+"""The cells of what there are few of: names of events, tenants."""
 
-    Columns are cells as PostgreSQL takes them: what is hashed is what is sent. `expected` maps each
+
+@lru_cache(maxsize=16)
+def _time(recorded_at: datetime) -> tuple[int, bytes]:
+    """Return a time as it is hashed, and as a cell. Most rows of a batch have the same."""
+    time = microseconds(recorded_at)
+    return time, _number(_BIGINT_BYTES, time - SINCE_2000)
+
+
+class Rows(Struct, kw_only=True):
+    """The rows of one batch, and what must be so for them to be written.
+
+    Rows are cells as PostgreSQL takes them: what is hashed is what is sent. `expected` maps each
     stream that was decided on to the version that must be free and follow the last one there. Where
     a stream among the `guards` is stale, or one of its own keys has been used, nothing is written
     at all. `probes` are keys of commands that were refused: only told whether they have been used.
     """
 
-    streams: list[bytes] = field(default_factory=list)
-    versions: list[bytes] = field(default_factory=list)
-    names: list[bytes] = field(default_factory=list)
-    states: list[bytes] = field(default_factory=list)
-    tenants: list[bytes] = field(default_factory=list)
-    accounts: list[bytes] = field(default_factory=list)
-    subjects: list[bytes] = field(default_factory=list)
-    keys: list[bytes] = field(default_factory=list)
-    contents: list[bytes] = field(default_factory=list)
-    times: list[bytes] = field(default_factory=list)
-    hashes: list[bytes] = field(default_factory=list)
+    cells: list[tuple[bytes, ...]] = field(default_factory=list)
     expected: dict[UUID, int] = field(default_factory=dict)
     guards: list[UUID] = field(default_factory=list)
     probes: list[tuple[UUID, str]] = field(default_factory=list)
@@ -153,48 +158,38 @@ class Rows(Struct, kw_only=True):
         content: bytes | None = None,
     ) -> bytes:
         """Add a row after the one whose hash is `previous`, and return its own hash."""
-        raw, time = stream.bytes, microseconds(recorded_at)
+        raw = stream.bytes
+        time, time_cell = _time(recorded_at)
         fields = (
-            _text(tenant),
+            _frequent(tenant),
             _text(account),
-            _text(name),
+            _frequent(name),
             _text(subject),
             _text(key),
             ABSENT if content is None else cell(content),
             cell(state),
         )
         digest = link(previous, raw, version, time, b"".join(fields))
-        self.tenants.append(fields[0])
-        self.accounts.append(fields[1])
-        self.names.append(fields[2])
-        self.subjects.append(fields[3])
-        self.keys.append(fields[4])
-        self.contents.append(fields[5])
-        self.states.append(fields[6])
-        self.streams.append(_UUID_BYTES + raw)
-        self.versions.append(_number(_BIGINT_BYTES, version))
-        self.times.append(_number(_BIGINT_BYTES, time - SINCE_2000))
-        self.hashes.append(_HASH_BYTES + digest)
+        self.cells.append(
+            (
+                _UUID_BYTES + raw,
+                _number(_BIGINT_BYTES, version),
+                *fields,
+                time_cell,
+                _HASH_BYTES + digest,
+            )
+        )
         return digest
 
     def __len__(self) -> int:
         """Return how many rows there are."""
-        return len(self.streams)
+        return len(self.cells)
 
     def parameters(self) -> list[bytes]:
         """Return the parameters of APPEND."""
+        columns = zip(*self.cells, strict=True) if self.cells else [()] * len(COLUMNS)
         return [
-            array(UUIDS, self.streams),
-            array(BIGINTS, self.versions),
-            array(TEXTS, self.names),
-            array(BYTEAS, self.states),
-            array(TEXTS, self.tenants),
-            array(TEXTS, self.accounts),
-            array(TEXTS, self.subjects),
-            array(TEXTS, self.keys),
-            array(BYTEAS, self.contents),
-            array(TIMES, self.times),
-            array(BYTEAS, self.hashes),
+            *map(array, COLUMNS, columns),
             array(UUIDS, [_UUID_BYTES + stream.bytes for stream in self.expected]),
             array(BIGINTS, [_number(_BIGINT_BYTES, next_) for next_ in self.expected.values()]),
             array(UUIDS, [_UUID_BYTES + stream.bytes for stream in self.guards]),

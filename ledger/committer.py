@@ -34,6 +34,8 @@ ATTEMPTS_OPTIMISTIC = 2
 """How often a command is decided before it is decided under the lock, where nobody can be first."""
 ATTEMPTS_MAX = 8
 RETRY_SECONDS_MAX = 0.5
+HALF_MIN = 16
+"""From twice as many waiting commands on, deciding some while others commit is worth two trips."""
 
 
 class Stats(Struct):
@@ -47,6 +49,7 @@ class Stats(Struct):
     conflicts: int = 0
     failures: int = 0
     snapshots: int = 0
+    overlapped: int = 0
     last_batch_ms: float = 0.0
     cached_streams: int = 0
 
@@ -95,7 +98,7 @@ class Committer:
         flight: Flight | None = None
         try:
             while True:
-                pendings = self._backlog.take(self._take_max, wait=flight is None)
+                pendings = self._backlog.take(self._most(flight), wait=flight is None)
                 if pendings is None:
                     return
                 self._at_work = [*(flight.batch.pendings if flight else ()), *pendings]
@@ -107,6 +110,14 @@ class Committer:
             for pending in [*self._at_work, *self._backlog.take_late(time.monotonic())]:
                 pending.answer(StoreUnavailable())
             raise
+
+    def _most(self, flight: Flight | None) -> int:
+        """Return how many commands to take next.
+
+        With nothing on its way only half of many, so that there is something to decide meanwhile.
+        """
+        half = len(self._backlog) // 2
+        return min(half, self._take_max) if flight is None and half >= HALF_MIN else self._take_max
 
     def _turn(self, flight: Flight | None, pendings: list[Pending]) -> Flight | None:
         """See a batch home, and send the next, of these. Returns what is on its way then."""
@@ -124,6 +135,7 @@ class Committer:
         batch.pendings += pendings
         try:
             batch.take(None, pendings)
+            self.stats.overlapped += 1
         except Spoiled as spoiled:
             others = self._without(spoiled, batch)
             if self._land(flight, others):
