@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from functools import lru_cache
 
 from msgspec.structs import replace
 
@@ -75,7 +76,7 @@ def reserve(
         amount=asked - short,
         draws=draws,
         overdraft=overdraft,
-        expires_at=now + timedelta(seconds=command.ttl_seconds),
+        expires_at=now + _lasting(command.ttl_seconds),
         feature=feature,
         price=price,
         actor=command.actor,
@@ -188,7 +189,7 @@ def extend(account: Account, command: Extend, now: datetime) -> ReservationExten
     check_count("ttl_seconds", command.ttl_seconds, 1, TTL_SECONDS_MAX)
     expires_at = operation.expires_at
     if command.ttl_seconds is not None:
-        expires_at = now + timedelta(seconds=command.ttl_seconds)
+        expires_at = now + _lasting(command.ttl_seconds)
         if expires_at < operation.expires_at:
             raise InvalidCommand(
                 field="ttl_seconds", rule="must not move the deadline to an earlier time"
@@ -214,6 +215,11 @@ def extend(account: Account, command: Extend, now: datetime) -> ReservationExten
         pinned=pinned,
         overdraft_pinned=operation.overdraft + overdraft,
     )
+
+
+@lru_cache
+def _lasting(seconds: int) -> timedelta:
+    return timedelta(seconds=seconds)
 
 
 def _may_open(account: Account) -> None:
@@ -264,7 +270,7 @@ def _open_empty(
     return CreditsReserved(
         reservation=command.operation,
         amount=0,
-        expires_at=now + timedelta(seconds=command.ttl_seconds),
+        expires_at=now + _lasting(command.ttl_seconds),
         feature=price.feature if price else asked,
         price=price,
         actor=command.actor,
