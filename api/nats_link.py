@@ -95,36 +95,46 @@ async def _answer(room: Room, client: Client, way: NatsWay, stop: asyncio.Event)
     """Answer until `stop`, or until the streams have to be looked at again."""
     offered = endpoints()
     requests = Requests(room, client, way)
-    sending = asyncio.create_task(requests.send_answers())
-    subscriptions = [
-        await client.subscribe(
-            endpoint.subject,
-            queue=QUEUE,
-            cb=partial(requests.take, endpoint),
-            pending_msgs_limit=PENDING_MESSAGES_MAX,
-            pending_bytes_limit=BYTES_MAX,
-        )
-        for endpoint in offered
-    ]
     discovery = Discovery(client, room.deps.version, offered)
+    sending = asyncio.create_task(requests.send_answers())
+    subscriptions: list[Subscription] = []
     try:
+        for endpoint in offered:
+            subscription = await client.subscribe(
+                endpoint.subject,
+                queue=QUEUE,
+                cb=partial(requests.take, endpoint),
+                pending_msgs_limit=PENDING_MESSAGES_MAX,
+                pending_bytes_limit=BYTES_MAX,
+            )
+            subscriptions.append(subscription)
         await discovery.start()
         log.info("nats.answering", subjects=SUBJECTS, queue=QUEUE)
-        await _watch(client, way, stop)
+        await _watch(client, way, sending, stop)
     finally:
         await _drain(client, requests, subscriptions, discovery)
         sending.cancel()
 
 
-async def _watch(client: Client, way: NatsWay, stop: asyncio.Event) -> None:
-    """Return on `stop`, when the connection is given up, and when streams stand in the way."""
-    reconnects = client.stats["reconnects"]
+async def _watch(
+    client: Client, way: NatsWay, sending: asyncio.Task[None], stop: asyncio.Event
+) -> None:
+    """Return on `stop`, when the connection is given up, and when streams stand in the way.
+
+    Raises what ended the sending of answers.
+    """
+    looked = client.stats["reconnects"]
     while not stop.is_set() and not client.is_closed:
+        if sending.done():
+            sending.result()
         way.state = OK if client.is_connected else "is not connected"
-        if client.stats["reconnects"] != reconnects:
-            reconnects = client.stats["reconnects"]
-            if await _capturing(client) is not None:
-                return
+        reconnects = client.stats["reconnects"]
+        if reconnects != looked:
+            # JetStream may come up later than the rest: then it is asked again.
+            with suppress(NatsError, TimeoutError):
+                if await _capturing(client) is not None:
+                    return
+                looked = reconnects
         await _paused(stop, WATCH_SECONDS)
 
 

@@ -113,6 +113,14 @@ def test_while_a_stream_would_swallow_requests_none_are_taken(
             asker.run(js.update_stream(name=LEDGER, subjects=[LEDGER_SUBJECTS]))
             until_nats_is(service)
             assert asker.ask(tenant, "put_account", {"account": "a"}).status == 201
+            # One that comes while requests are answered is noticed after a reconnect at last.
+            asker.run(js.add_stream(name="ARCHIVE", subjects=["scrip.*.ledger.*"]))
+            own_nats.stop()
+            own_nats.start()
+            until_nats_is(service, why.replace("LEDGER", "ARCHIVE"))
+            asker.run(js.delete_stream("ARCHIVE"))
+            until_nats_is(service)
+            assert asker.ask(tenant, "put_account", {"account": "a"}).status == 200
             tenant.close()
 
 
