@@ -186,8 +186,8 @@ def reply_to(outcome: Outcome) -> Reply:
     assert outcome.recorded is not None, "a command that is asked for over HTTP makes an event"
     made = receipt(outcome.recorded)
     headers = [NO_STORE]
-    if made.location is not None:
-        headers.append((b"location", made.location.encode()))
+    if (location := made.location) is not None:
+        headers.append((b"location", location.encode()))
     if outcome.replayed:
         headers.append(REPLAYED)
     return Reply(status=made.status, body=made.body, headers=tuple(headers))

@@ -47,7 +47,15 @@ class Receipt(Struct, frozen=True):
 
     status: int
     body: bytes
-    location: str | None = None
+    place: tuple[str, ...] | None = None
+    """The parts of the path below /v1/accounts where what was made can be read, if it can."""
+
+    @property
+    def location(self) -> str | None:
+        """The path of what was made: worked out only where it is told, which a batch does not."""
+        if self.place is None:
+            return None
+        return "/v1/accounts/" + "/".join(quote(part, safe=":@") for part in self.place)
 
 
 def receipt(recorded: Recorded) -> Receipt:
@@ -89,11 +97,8 @@ def _made(
     """Answer that something was made, and where it can be read, if it can be."""
     if kind is None:
         return Receipt(CREATED, _encoder.encode(body))
-    assert recorded.account is not None
-    path = f"/v1/accounts/{quote(recorded.account, safe=':@')}"
-    if name is not None:
-        path += f"/{kind}/{quote(name, safe=':@')}"
-    return Receipt(CREATED, _encoder.encode(body), path)
+    place = (_account(recorded),) if name is None else (_account(recorded), kind, name)
+    return Receipt(CREATED, _encoder.encode(body), place)
 
 
 def balance_parts(balance: Balance | None) -> answers.BalanceParts:
