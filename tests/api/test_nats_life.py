@@ -185,6 +185,9 @@ def test_more_requests_than_may_be_worked_on_are_refused_and_not_kept_waiting(
         assert 0 < done < 300
         left = tenant.reader.get(f"/v1/accounts/{account}/balance", consistency="strong")
         assert left.body["available"] == str(1_000 - done)
+        service.writer._backlog._most = 0
+        full = asker.ask(tenant, "deduct", {"account": account, "amount": "1"})
+        assert (full.status, full.code) == (503, "overloaded")
         tenant.close()
 
 

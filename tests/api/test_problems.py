@@ -195,7 +195,7 @@ def test_a_full_queue_is_an_answer(own_database: DatabaseUrls) -> None:
     with Service(own_database) as service:
         tenant = service.tenant()
         account = tenant.account("10")
-        service.writer.queue_max = 0
+        service.writer._backlog._most = 0
         answer = tenant.service.post(f"{account}/deductions", {"amount": "1"})
         assert (answer.status, answer.code) == (503, "overloaded")
         assert answer.headers["retry-after"] == "1"

@@ -33,10 +33,10 @@ sys.exit(processes.serve_{what}(read_settings()))
 """
 IMPATIENT = "processes.DATABASE_SECONDS_MAX = 1.0"
 CRASHING = """
-from ledger.writer import Writer
+from ledger.committer import Committer
 def crash(*args, **more):
     raise AssertionError("a bug")
-Writer._write = crash
+Committer._launch = crash
 """
 
 
