@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 TAIL_EVENTS = 50_000
 """Events that are loaded in one go, of all streams together, about."""
 TAIL_CHUNK_MIN = 50
+BYTES_MAX = 32 * 2**20
+"""What events read by position may hold together as they are stored, so that memory is bounded."""
 
 SELECT_TAILS: LiteralString = (
     "SELECT " + COLUMNS + ", e.hash FROM unnest(%(streams)b::uuid[], %(afters)b::bigint[])"
@@ -48,8 +50,11 @@ SELECT_RECEIPTS: LiteralString = (
     " JOIN scrip.ledger_events e ON e.originator_id = t.stream AND e.key = t.key"
 )
 SELECT_AFTER: LiteralString = (
-    "SELECT " + COLUMNS + " FROM scrip.ledger_events e WHERE e.notification_id > %(position)s"
-    " ORDER BY e.notification_id LIMIT %(limit)s"
+    "SELECT " + COLUMNS + " FROM (SELECT l.*, sum(octet_length(l.state)) OVER ("
+    " ORDER BY l.notification_id ROWS UNBOUNDED PRECEDING) - octet_length(l.state) AS before"
+    " FROM scrip.ledger_events l WHERE l.notification_id > %(position)s"
+    " ORDER BY l.notification_id LIMIT %(limit)s) e"
+    " WHERE e.before < %(bytes_max)s ORDER BY e.notification_id"
 )
 SELECT_STREAM: LiteralString = (
     "SELECT " + COLUMNS + " FROM scrip.ledger_events e"
@@ -229,9 +234,13 @@ class Store:
                 connection.execute(LOCK)
                 yield Session(connection, locked=True)
 
-    def events_after(self, position: int, limit: int) -> list[Recorded]:
-        """Return the next events of the whole ledger, in position order."""
-        return self._recorded(SELECT_AFTER, {"position": position, "limit": limit})
+    def events_after(self, position: int, limit: int, bytes_max: int = BYTES_MAX) -> list[Recorded]:
+        """Return the next events of the whole ledger, in position order.
+
+        At most `limit`, and fewer once they hold `bytes_max` together: but one at least.
+        """
+        parameters = {"position": position, "limit": limit, "bytes_max": bytes_max}
+        return self._recorded(SELECT_AFTER, parameters)
 
     def events_of(self, stream: UUID, after_version: int = 0, limit: int = 1_000) -> list[Recorded]:
         """Return the next events of one stream, in version order."""

@@ -8,11 +8,11 @@ from typing import Any, LiteralString
 
 import msgspec
 from msgspec import Struct
-from msgspec.structs import astuple
 from psycopg import Connection, Cursor
 from psycopg.sql import SQL, Composed, Identifier
 
 from ledger.records import Recorded
+from projections.arrays import columns
 
 SCHEMA = "projections"
 TABLE_EXISTS = "SELECT to_regclass(%(table)s) IS NOT NULL"
@@ -50,43 +50,46 @@ class Projection(Struct, frozen=True, kw_only=True):
 
 
 class Target:
-    """Where a fold's rows go: the live tables, or those of a rebuild beside them (`suffix`)."""
+    """Where a fold's rows go: the live tables, or those of a rebuild beside them (`suffix`).
 
-    def __init__(self, cursor: Cursor[Any], projection: Projection, suffix: str = "") -> None:
-        """Write with `cursor`, inside the caller's transaction."""
-        self._cursor = cursor
+    In a pipeline, statements are sent without waiting for what becomes of those before them.
+    """
+
+    def __init__(
+        self, connection: Connection[Any], projection: Projection, suffix: str = ""
+    ) -> None:
+        """Write over `connection`, inside the caller's transaction."""
+        self._connection = connection
         self._names = tuple(table.name for table in projection.tables)
         self._suffix = suffix
+        self._changes: list[tuple[Cursor[Any], int]] = []
 
-    def write(self, statement: LiteralString, rows: Sequence[Struct]) -> int:
-        """Run a statement over all `rows`, given as arrays by field; return how many it met."""
-        if not rows:
-            return 0
-        self._cursor.execute(
-            rendered(statement, self._names, self._suffix), columns(rows), prepare=True
-        )
-        return self._cursor.rowcount
+    def write(self, statement: LiteralString, rows: Sequence[Struct]) -> None:
+        """Send a statement over all `rows`, given as arrays by field."""
+        if rows:
+            self._send(statement, rows)
 
     def change(self, statement: LiteralString, rows: Sequence[Struct]) -> None:
-        """Run one statement that must meet one row for each of `rows`; else raises Inconsistent."""
-        met = self.write(statement, rows)
-        if met != len(rows):
-            raise Inconsistent(f"{len(rows)} rows of {self._names[0]} change, but {met} are there")
+        """Send a statement that must meet one row for each of `rows`; `check` tells if it did."""
+        if rows:
+            self._changes.append((self._send(statement, rows), len(rows)))
+
+    def check(self) -> None:
+        """Make sure that all changes met their rows, once done; else raise Inconsistent."""
+        for cursor, rows in self._changes:
+            if cursor.rowcount != rows:
+                met = cursor.rowcount
+                raise Inconsistent(f"{rows} rows of {self._names[0]} change, but {met} are there")
+
+    def _send(self, statement: LiteralString, rows: Sequence[Struct]) -> Cursor[Any]:
+        query = rendered(statement, self._names, self._suffix)
+        return self._connection.execute(query, columns(rows), prepare=True)
 
 
 @lru_cache(maxsize=256)
 def rendered(statement: LiteralString, names: tuple[str, ...], suffix: str = "") -> Composed:
     """Return a statement with its tables' real names in place of those in braces."""
     return SQL(statement).format(**{name: Identifier(SCHEMA, name + suffix) for name in names})
-
-
-def columns(rows: Sequence[Struct]) -> dict[str, list[Any]]:
-    """Return rows of one kind as arrays, by the name of the field.
-
-    Rows are many, short-lived and without cycles, so that none need be collected (`gc`).
-    """
-    values = map(list, zip(*map(astuple, rows), strict=True))
-    return dict(zip(rows[0].__struct_fields__, values, strict=True))
 
 
 def as_json(value: object) -> str:

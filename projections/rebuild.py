@@ -108,22 +108,20 @@ class Copy:
         if self.position >= until:
             return
         with ThreadPoolExecutor(1, "rebuild") as reader:
-            size = BATCH_FIRST
-            coming = reader.submit(self.store.events_after, self.position, size)
+            coming = reader.submit(self.store.events_after, self.position, BATCH_FIRST)
             while batch := _up_to(until, coming.result()):
-                full = len(batch) == size
-                size = BATCH_MAX
-                if full:
-                    coming = reader.submit(self.store.events_after, batch[-1].position, size)
+                last = batch[-1].position
+                if last < until:
+                    coming = reader.submit(self.store.events_after, last, BATCH_MAX)
                 self._write(batch)
                 if progress is not None:
                     progress(self.position, until)
-                if not full:
+                if last >= until:
                     break
 
     def _write(self, batch: list[Recorded]) -> None:
-        with self.connection.transaction(), self.connection.cursor() as cursor:
-            write_batch(self._recorder, cursor, self.projection, batch, self.suffix)
+        with self.connection.transaction():
+            write_batch(self._recorder, self.connection, (self.projection,), batch, self.suffix)
         self.position = batch[-1].position
 
 

@@ -27,7 +27,7 @@ from projections.projection import Projection
 from projections.registry import PROJECTIONS
 from projections.status import Failure, ProjectionStatus, read_status
 from projections.tables import LOCKS, RUNNER_LOCK, claim, connect, prepare, write_batch
-from projections.tracking import POSITION_IF_FREE, RECOVERED, TrackingRecorder, position_of
+from projections.tracking import RECOVERED, TrackingRecorder, free_positions, positions_of
 
 log = structlog.get_logger(__name__)
 
@@ -63,6 +63,11 @@ class Follower(Struct):
     position: int = 0
     failure: Failure | None = None
 
+    @property
+    def name(self) -> str:
+        """The name that its position is tracked under."""
+        return self.projection.tracked_as
+
 
 class Runner:
     """Keeps the projections up with the ledger, in one thread."""
@@ -75,7 +80,7 @@ class Runner:
         poll_ms: int = 5,
         projections: tuple[Projection, ...] = PROJECTIONS,
     ) -> None:
-        """Prepare to follow; nothing happens before `start`. `poll_ms` is the pause while busy."""
+        """Prepare to follow; nothing happens before `start`. `poll_ms` is how often, while busy."""
         self.store = store
         self.batch_max = batch_max
         self.poll_ms = poll_ms
@@ -151,23 +156,26 @@ class Runner:
         self._active = True
         for follower in self._followers:
             follower.failure = None
-            connection.execute(RECOVERED, {"name": follower.projection.tracked_as})
+            connection.execute(RECOVERED, {"name": follower.name})
         self._refresh(connection)
         log.info("projections.active")
         refreshed, idle_ms = time.monotonic(), self.poll_ms
         while not self._stop.is_set():
+            began = time.monotonic()
             moved = self._round(connection)
             idle_ms = self.poll_ms if moved else min(IDLE_MS_MAX, idle_ms * 2)
             if time.monotonic() - refreshed > REFRESH_SECONDS:
                 self._refresh(connection)
                 refreshed = time.monotonic()
-            self._stop.wait(idle_ms / 1_000)
+            # What a round takes is part of the pause: a busy ledger is visible the sooner.
+            self._stop.wait(max(0.0, began + idle_ms / 1_000 - time.monotonic()))
 
     def _refresh(self, connection: Connection[Any]) -> None:
         """Read where the projections stand. One that a rebuild has moved goes on from there."""
-        positions = [position_of(connection, one.projection.tracked_as) for one in self._followers]
+        positions = positions_of(connection, [follower.name for follower in self._followers])
         head = self.store.max_position()
-        for follower, position in zip(self._followers, positions, strict=True):
+        for follower in self._followers:
+            position = positions.get(follower.name, 0)
             if position != follower.position:
                 follower.position, follower.failure = position, None
             if position > head and follower.failure is None:
@@ -183,8 +191,8 @@ class Runner:
         moved = False
         for position, followers in sorted(standing.items()):
             batch = self._read(connection, position, followers)
-            for follower in followers if batch else ():
-                self._apply(connection, follower, batch)
+            if batch:
+                self._apply(connection, followers, batch)
                 moved = True
         return moved
 
@@ -219,37 +227,45 @@ class Runner:
         return batch
 
     def _apply(
-        self, connection: Connection[Any], follower: Follower, batch: list[Recorded]
+        self, connection: Connection[Any], followers: list[Follower], batch: list[Recorded]
     ) -> None:
-        """Apply a batch; if something in it fails, all of it before the very event that does."""
+        """Apply a batch to all of them at once. If that fails, to each alone, and what it can take.
+
+        Whichever cannot take all takes what there is before the very event at which it fails.
+        """
         try:
-            self._write(connection, follower, batch)
+            self._write(connection, followers, batch)
         except TRANSIENT:
             raise
-        except Exception as error:  # noqa: BLE001 - a bug stops this projection, and no other
+        except Exception as error:  # noqa: BLE001 - a bug stops one projection, and no other
+            if len(followers) > 1:
+                for follower in followers:
+                    self._apply(connection, [follower], batch)
+                return
+            (follower,) = followers
             if len(batch) == 1:
-                cause = Failure(
-                    batch[0].position, batch[0].name, f"{type(error).__name__}: {error}"
-                )
-                self._fail(connection, follower, cause)
+                cause = f"{type(error).__name__}: {error}"
+                self._fail(connection, follower, Failure(batch[0].position, batch[0].name, cause))
                 return
             middle = len(batch) // 2
-            self._apply(connection, follower, batch[:middle])
+            self._apply(connection, followers, batch[:middle])
             if follower.failure is None and follower.position == batch[middle - 1].position:
-                self._apply(connection, follower, batch[middle:])
+                self._apply(connection, followers, batch[middle:])
 
     def _write(
-        self, connection: Connection[Any], follower: Follower, batch: list[Recorded]
+        self, connection: Connection[Any], followers: list[Follower], batch: list[Recorded]
     ) -> None:
-        name = follower.projection.tracked_as
-        with connection.transaction(), connection.cursor() as cursor:
-            row = cursor.execute(POSITION_IF_FREE, {"name": name}, prepare=True).fetchone()
-            if row is None:
-                return  # A rebuild is switching its tables just now.
-            if row[0] == follower.position:
-                write_batch(self._recorder, cursor, follower.projection, batch)
-                row = (batch[-1].position,)
-        follower.position = row[0]
+        """Apply a batch to all that still stand before it, in one transaction."""
+        with connection.transaction():
+            found = free_positions(connection, [follower.name for follower in followers])
+            there = [one for one in followers if found.get(one.name) == one.position]
+            if there:
+                write_batch(self._recorder, connection, [one.projection for one in there], batch)
+        for follower in there:
+            found[follower.name] = batch[-1].position
+        for follower in followers:
+            # Where there is none, a rebuild is switching its tables just now.
+            follower.position = found.get(follower.name, follower.position)
 
     def _fail(self, connection: Connection[Any], follower: Follower, failure: Failure) -> None:
         follower.failure = failure
@@ -262,7 +278,7 @@ class Runner:
             error=failure.error,
         )
         parameters = {
-            "projection": follower.projection.tracked_as,
+            "projection": follower.name,
             "position": failure.position,
             "event": failure.event,
             "error": failure.error[:2_000],

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from typing import Any, Final
 
-from psycopg import Connection, Cursor
+from psycopg import Connection
 from psycopg.rows import tuple_row
 
 from ledger.records import Recorded
 from ledger.store import Store
+from projections.arrays import register
 from projections.projection import Projection, Target, create, drop, exists, index
 from projections.registry import PROJECTIONS
-from projections.tracking import BEGIN, CREATE_TABLES, FORGET, TrackingRecorder
+from projections.tracking import BEGIN, CREATE_TABLES, FORGET, TrackingRecorder, check_advanced
 
 LOCKS: Final = 730_580
 RUNNER_LOCK, TABLES_LOCK = 1, 2
@@ -41,6 +43,7 @@ def connect(store: Store) -> Connection[Any]:
     connection = Connection.connect(autocommit=True, **settings)
     timeouts = {"statement": str(STATEMENT_TIMEOUT_MS), "lock": str(LOCK_TIMEOUT_MS)}
     connection.execute(SETTINGS, timeouts)
+    register(connection)
     return connection
 
 
@@ -68,14 +71,27 @@ def prepare(
 
 def write_batch(
     recorder: TrackingRecorder,
-    cursor: Cursor[Any],
-    projection: Projection,
-    batch: list[Recorded],
+    connection: Connection[Any],
+    projections: Sequence[Projection],
+    batch: Sequence[Recorded],
     suffix: str = "",
 ) -> None:
-    """Apply a batch, and move the position over it, in the caller's transaction."""
-    recorder.advance(cursor, projection.tracked_as + suffix, batch[-1].position)
-    projection.apply(Target(cursor, projection, suffix), batch)
+    """Apply a batch to projections that stand before it, and move them over it.
+
+    All in the caller's transaction. While the server works on one, the next is folded. Raises
+    Inconsistent, the library's IntegrityError, and whatever else one of them cannot digest.
+    """
+    position = batch[-1].position
+    targets, moved = [], []
+    with connection.pipeline():
+        for projection in projections:
+            moved.append(recorder.advance(connection, projection.tracked_as + suffix, position))
+            targets.append(Target(connection, projection, suffix))
+            projection.apply(targets[-1], batch)
+    for cursor in moved:
+        check_advanced(cursor)
+    for target in targets:
+        target.check()
 
 
 def claim(connection: Connection[Any], lock: int, number: int) -> bool:

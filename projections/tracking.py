@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from eventsourcing.persistence import Tracking
+from eventsourcing.persistence import IntegrityError
 from eventsourcing.postgres import PostgresDatastore, PostgresTrackingRecorder
 from psycopg import AsyncConnection, Connection, Cursor
 from psycopg.sql import SQL
@@ -34,10 +34,11 @@ UPDATE projections.tracking SET notification_id = %(position)s WHERE application
 """
 RECOVERED = "DELETE FROM projections.failures WHERE projection = %(name)s"
 POSITION = "SELECT notification_id FROM projections.tracking WHERE application_name = %(name)s"
-POSITION_IF_FREE = """
-SELECT notification_id FROM projections.tracking
-WHERE application_name = %(name)s FOR UPDATE SKIP LOCKED
+POSITIONS = """
+SELECT application_name, notification_id FROM projections.tracking
+WHERE application_name = ANY(%(names)s)
 """
+POSITIONS_IF_FREE = POSITIONS + "FOR UPDATE SKIP LOCKED"
 POSITION_LOCKED = """
 SELECT notification_id FROM projections.tracking WHERE application_name = %(name)s FOR UPDATE
 """
@@ -63,18 +64,35 @@ class TrackingRecorder(PostgresTrackingRecorder):
     def create_table(self) -> None:
         """Do nothing: the tables are made together, see `projections.tables`."""
 
-    def advance(self, cursor: Cursor[Any], name: str, position: int) -> None:
-        """Move a projection to `position`, in the caller's transaction.
+    def advance(self, connection: Connection[Any], name: str, position: int) -> Cursor[Any]:
+        """Move a projection to `position`, in the caller's transaction; in a pipeline, later.
 
-        Raises the library's IntegrityError where the projection is there already, or beyond.
+        `check_advanced` tells whether it was, from the cursor that this returns.
         """
-        self._insert_tracking(cursor, Tracking(name, position))
+        parameters = {"application_name": name, "notification_id": position}
+        return connection.execute(self.insert_tracking_statement, parameters, prepare=True)
+
+
+def check_advanced(cursor: Cursor[Any]) -> None:
+    """Raise the library's IntegrityError where a projection was at its new position, or beyond."""
+    if cursor.rowcount != 1:
+        raise IntegrityError("a projection was to be moved to where it has been already")
 
 
 def position_of(connection: Connection[Any], name: str) -> int:
     """Return the position that is tracked under this name, 0 if none is."""
     row = connection.execute(POSITION, {"name": name}).fetchone()
     return row[0] if row else 0
+
+
+def free_positions(connection: Connection[Any], names: list[str]) -> dict[str, int]:
+    """Lock the tracking rows of these names, and return what they say, but for those in use."""
+    return dict(connection.execute(POSITIONS_IF_FREE, {"names": names}, prepare=True).fetchall())
+
+
+def positions_of(connection: Connection[Any], names: list[str]) -> dict[str, int]:
+    """Return the positions that are tracked under these names, of those there are."""
+    return dict(connection.execute(POSITIONS, {"names": names}, prepare=True).fetchall())
 
 
 async def reached(conn: AsyncConnection[Any], name: str) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from operator import attrgetter
 
 from msgspec import Struct
 
@@ -202,7 +203,7 @@ def fold(batch: Sequence[Recorded]) -> tuple[list[NewUsage], list[Refunded]]:
 
 
 def roll_up(rows: Iterable[NewUsage]) -> list[HourSum]:
-    """Return the sums of `rows` by hour, account, feature, model and actor, by key."""
+    """Return the sums of `rows` by hour, account, feature, model and actor, by account."""
     sums: dict[tuple[str, str, datetime, str | None, str | None, str | None], HourSum] = {}
     for row in rows:
         hour = row.recorded_at.replace(minute=0, second=0, microsecond=0)
@@ -223,10 +224,7 @@ def roll_up(rows: Iterable[NewUsage]) -> list[HourSum]:
         one.output_tokens += row.output_tokens or 0
         one.cached_input_tokens += row.cached_input_tokens or 0
         one.count += 1
-    ordered = sorted(
-        sums, key=lambda key: (*key[:3], *((part is None, part or "") for part in key[3:]))
-    )
-    return [sums[key] for key in ordered]
+    return sorted(sums.values(), key=attrgetter("tenant", "account", "hour"))
 
 
 def _captured(recorded: Recorded, event: ReservationCaptured) -> NewUsage:

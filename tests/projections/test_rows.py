@@ -40,6 +40,13 @@ def of_all(
             yield (tenant, account, name), one
 
 
+def operations(
+    accounts: dict[tuple[str, str], Account],
+) -> Iterator[tuple[tuple[str, str, str], Any]]:
+    yield from of_all(accounts, "open")
+    yield from of_all(accounts, "closed")
+
+
 def test_the_history_has_every_kind_of_event(events: list[Recorded]) -> None:
     assert {recorded.name for recorded in events} == set(NAMES)
 
@@ -73,7 +80,7 @@ def test_a_reservation_row_is_the_operation_folded(
         (row["tenant"], row["account"], row["reservation"]): row
         for row in rows(told, "SELECT * FROM projections.reservations_v1")
     }
-    wanted = {key: one for key, one in of_all(accounts, "operations") if one.expires_at}
+    wanted = {key: one for key, one in operations(accounts) if one.expires_at}
     assert found.keys() == wanted.keys()
     for key, row in found.items():
         one: Operation = wanted[key]
@@ -103,7 +110,7 @@ def test_there_is_a_usage_row_for_each_deduction_folded(
 ) -> None:
     wanted = {
         (*key[:2], deduction.id): (deduction.amount, deduction.debt, deduction.refunded)
-        for key, operation in of_all(accounts, "operations")
+        for key, operation in operations(accounts)
         for deduction in operation.deductions
     }
     found = rows(told, "SELECT * FROM projections.usage_v1")
@@ -126,7 +133,7 @@ def test_a_usage_rows_counts_add_up_to_what_its_operation_has_metered(
         one = sums.setdefault((row["tenant"], row["account"], row["reservation"]), [0, 0, 0])
         for place, name in enumerate(("quantity", "input_tokens", "output_tokens")):
             one[place] += row[name] or 0
-    for key, operation in of_all(accounts, "operations"):
+    for key, operation in operations(accounts):
         metered = operation.metered if operation.expires_at else Metered()
         wanted = [metered.quantity, metered.usage.input_tokens, metered.usage.output_tokens]
         assert sums.get(key, [0, 0, 0]) == wanted

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import LiteralString
 
 import msgspec
 import psycopg
@@ -76,6 +77,10 @@ def test_without_a_runner_the_lag_grows_and_everybody_can_see_it(
     assert history.count
 
 
+class Nobody(msgspec.Struct):
+    name: str
+
+
 def poisoned(position: int) -> Projection:
     """Return grants that choke on the event at `position`."""
 
@@ -105,6 +110,38 @@ def test_a_projection_that_fails_stops_alone_at_the_very_event(
         assert "ZeroDivisionError: poison" in grant_status.error.error
         assert grant_status.lag_events > 0
         assert wrong(store) == []
+
+
+@pytest.mark.parametrize(
+    ("statement", "error"),
+    [
+        ("UPDATE {grants_v1} SET reserved = -1 WHERE %(name)s IS NOT NULL", "CheckViolation"),
+        ("DELETE FROM {grants_v1} WHERE account = ANY(%(name)s)", "Inconsistent"),
+    ],
+)
+def test_what_the_database_refuses_stops_one_projection_though_all_share_a_transaction(
+    history: History, store: Store, statement: LiteralString, error: str
+) -> None:
+    """The statement fails in the pipeline, behind those of the others or before them."""
+
+    def apply(target: Target, batch: list[Recorded]) -> None:
+        grants.apply(target, batch)
+        if any(recorded.position >= bad.position for recorded in batch):
+            target.change(statement, [Nobody(name="nobody")])
+
+    bad = store.events_after(0, 10)[-1]
+    failing = msgspec.structs.replace(grants.GRANTS, apply=apply)
+    every = tuple(failing if one.name == "grants" else one for one in PROJECTIONS)
+    others = tuple(one for one in PROJECTIONS if one.name != "grants")
+    with running(store, projections=every) as runner:
+        history.play(60)
+        history.catch_up(others)
+        eventually(lambda: states(runner)["grants"] == "stopped")
+        status = next(one for one in runner.status() if one.name == "grants")
+        assert status.position == bad.position - 1
+        assert error in str(status.error)
+        assert {one.state for one in runner.status()} == {"running", "stopped"}
+    assert wrong(store) == []
 
 
 def test_a_stopped_projection_goes_on_when_the_cause_is_gone(
@@ -161,7 +198,7 @@ def test_rows_and_position_go_together_when_a_connection_dies_between_them(
     with connect(store) as connection:
         prepare(connection)
         connection.execute("BEGIN")
-        write_batch(recorder, connection.cursor(), balances.BALANCES, batch)
+        write_batch(recorder, connection, [balances.BALANCES], batch)
         with connect(store) as other:
             other.execute("SELECT pg_terminate_backend(%s)", (connection.info.backend_pid,))
         with pytest.raises(psycopg.OperationalError):
@@ -206,9 +243,9 @@ def test_the_library_refuses_a_position_that_does_not_advance(
     assert history.count
     with connect(store) as connection:
         prepare(connection)
-        write_batch(recorder, connection.cursor(), balances.BALANCES, batch)
+        write_batch(recorder, connection, [balances.BALANCES], batch)
         with pytest.raises(IntegrityError), connection.transaction():
-            write_batch(recorder, connection.cursor(), balances.BALANCES, batch)
+            write_batch(recorder, connection, [balances.BALANCES], batch)
 
 
 def test_of_two_runners_one_is_active_and_the_other_takes_over(
@@ -279,6 +316,19 @@ def test_a_projection_ahead_of_a_restored_ledger_stops_and_says_so(
         rebuild(store, "usage")
         eventually(lambda: states(runner)["usage"] == "running")
     assert wrong(store) == []
+
+
+def test_a_batch_ends_where_its_bytes_do_but_holds_one_event_at_least(told: Store) -> None:
+    every = told.events_after(0, 100)
+    assert len(every) == 100
+    assert told.events_after(0, 100, bytes_max=1) == every[:1]
+    some = told.events_after(0, 100, bytes_max=5_000)
+    assert 1 < len(some) < 50
+    assert some == every[: len(some)]
+    seen: list[Recorded] = []
+    while len(seen) < 100:
+        seen += told.events_after(seen[-1].position if seen else 0, 100 - len(seen), 5_000)
+    assert seen == every
 
 
 def test_what_a_projection_has_reached_can_be_asked_by_name(told: Store) -> None:
