@@ -12,10 +12,10 @@ from concurrent.futures import Future
 from functools import partial
 from typing import Any, Final
 
-from ledger.batch import Answer, Pending
 from ledger.domain.catalog import Catalog
 from ledger.domain.entities import Charge, Price
 from ledger.domain.errors import LedgerError, StoreUnavailable
+from ledger.pending import Answer, Pending
 from ledger.records import Order, Outcome, View
 from ledger.writer import Writer
 
