@@ -27,7 +27,8 @@ RESERVE_BODY, CAPTURE_BODY = b'{"amount": "3"}', b'{"amount": "2"}'
 ID = b'"id":"'
 BAD_ANSWERS_KEPT = 3
 MILLISECONDS = 1_000.0
-FIRST_ERROR_STATUS = 300
+FIRST_ERROR_STATUS, UNAVAILABLE = 300, 503
+RETRIES_MAX, RETRY_SECONDS = 1_000, 0.01
 
 
 class Target(Struct, frozen=True, kw_only=True):
@@ -57,7 +58,8 @@ class Plan(Struct, frozen=True, kw_only=True):
 class Outcome(Struct, frozen=True, kw_only=True):
     """What was done: all commands that were answered; and, of the counted time, the rest.
 
-    Times in milliseconds. `cpu` is this program's own, as a share of one core.
+    Times in milliseconds. `cpu` is this program's own, as a share of one core. `retries` counts
+    the requests that were sent again, with the same key, since the server asked for that (503).
     """
 
     commands: int
@@ -68,6 +70,7 @@ class Outcome(Struct, frozen=True, kw_only=True):
     capture_p50: float
     capture_p99: float
     cpu: float
+    retries: int
     bad: list[str]
 
 
@@ -98,7 +101,7 @@ class Load:
         self.key = f"{plan.run}-".encode()
         self.numbers = itertools.count()
         self.counts_from = self.ends = 0.0
-        self.commands = self.counted = self.requests = 0
+        self.commands = self.counted = self.requests = self.retries = 0
         self.reserve_seconds: list[float] = []
         self.capture_seconds: list[float] = []
         self.bad: list[str] = []
@@ -148,6 +151,7 @@ class Load:
             capture_p50=percentile(captures, 0.5) * MILLISECONDS,
             capture_p99=percentile(captures, 0.99) * MILLISECONDS,
             cpu=cpu / seconds,
+            retries=self.retries,
             bad=self.bad,
         )
 
@@ -163,7 +167,7 @@ class Pairs(asyncio.Protocol):
         self.body = b""
         self.began = 0.0
         self.reserving = False
-        self.prefix = b""
+        self.prefix = self.sent = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the way to send."""
@@ -187,6 +191,10 @@ class Pairs(asyncio.Protocol):
         """Go on with what follows an answer."""
         body, self.body = self.body, b""
         status = self.parser.get_status_code()
+        if status == UNAVAILABLE and self.load.retries < RETRIES_MAX:
+            self.load.retries += 1
+            asyncio.get_running_loop().call_later(RETRY_SECONDS, self.transport.write, self.sent)
+            return
         if status >= FIRST_ERROR_STATUS:
             if len(self.load.bad) < BAD_ANSWERS_KEPT:
                 self.load.bad.append(f"{status}: {body[:300]!r}")
@@ -216,10 +224,11 @@ class Pairs(asyncio.Protocol):
         load = self.load
         self.reserving = reserving
         self.began = time.perf_counter()
-        self.transport.write(
+        self.sent = (
             b"POST %b HTTP/1.1\r\n%bIdempotency-Key: %b%d\r\nContent-Length: %d\r\n\r\n%b"
             % (path, load.head, load.key, next(load.numbers), len(body), body)
         )
+        self.transport.write(self.sent)
 
 
 class Batches(Pairs):

@@ -11,7 +11,7 @@ from benchmarks.http_load import Outcome, Plan, Target
 from benchmarks.services import Services
 
 RATE, P50, P99 = "commands/s", "reserve p50 ms", "reserve p99 ms"
-COST = "µs {}"
+COST, RETRIED = "µs {}", "sent again"
 SPENDERS = ("server", "worker", "postgres", "client")
 """Whose processor time a command is told to cost."""
 CONNECTIONS = 64
@@ -76,5 +76,6 @@ class HttpLoad:
                 COST.format(who): used.get(who, 0.0) / outcome.commands * MICROSECONDS
                 for who in (*SPENDERS, "nats")
             },
+            RETRIED: outcome.retries,
             COST.format("client"): outcome.cpu / outcome.rate * MICROSECONDS,
         }

@@ -192,28 +192,31 @@ def answers(port: int, path: str) -> bool:
 
 def get_json(address: str, path: str) -> dict[str, Any]:
     """Return what a server says. Raises Failed for another status than 200."""
+    body = get(address, path)
+    answer: dict[str, Any] = json.loads(body) if body else {}
+    return answer
+
+
+def metric(port: int, name: str) -> float:
+    """Return what a process tells under the name of a metric. Raises Failed."""
+    for line in get(f"{HOST}:{port}", "/metrics").decode().splitlines():
+        if line.startswith(name):
+            return float(line.split()[1])
+    raise Failed(f"there is no metric {name}")
+
+
+def get(address: str, path: str) -> bytes:
+    """Return the body of an answer. Raises Failed for another status than 200."""
     connection = http.client.HTTPConnection(address, timeout=ANSWER_SECONDS_MAX)
     try:
         connection.request("GET", path)
         response = connection.getresponse()
         body = response.read()
-        if response.status != OK:
-            raise Failed(f"{path}: {response.status}")
-        answer: dict[str, Any] = json.loads(body) if body else {}
-        return answer
     finally:
         connection.close()
-
-
-def metric(port: int, name: str) -> float:
-    """Return what a process tells under a name of a metric, 0 if it tells nothing."""
-    connection = http.client.HTTPConnection(HOST, port, timeout=ANSWER_SECONDS_MAX)
-    try:
-        connection.request("GET", "/metrics")
-        lines = connection.getresponse().read().decode().splitlines()
-    finally:
-        connection.close()
-    return next((float(line.split()[1]) for line in lines if line.startswith(name)), 0.0)
+    if response.status != OK:
+        raise Failed(f"{path}: {response.status}")
+    return body
 
 
 def cpu_of(child: Child) -> float:

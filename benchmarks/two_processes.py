@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from benchmarks.bench import Asked, Bench
 from benchmarks.http_load import Target
-from benchmarks.http_turns import CONNECTIONS, COST, P50, P99, RATE, SPENDERS, HttpLoad
+from benchmarks.http_turns import CONNECTIONS, COST, P50, P99, RATE, RETRIED, SPENDERS, HttpLoad
 from benchmarks.invariants import check_ledger
 from benchmarks.ledger_load import account, open_accounts, writing
 from benchmarks.measure import TIMES, Column, Contestant, Goal, Measured, Table
@@ -56,6 +56,7 @@ def measure(bench: Bench) -> Measured:
         Column(name=RATE, spread=True),
         Column(name=P50, decimals=1),
         Column(name=P99, decimals=1),
+        Column(name=RETRIED),
         *(Column(name=COST.format(who)) for who in SPENDERS),
     ]
     table = Table(

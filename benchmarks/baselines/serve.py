@@ -1,4 +1,4 @@
-"""Serve a baseline by the very server that serves Scrip.
+"""Serve a baseline by the very server that serves Scrip, tuned as Scrip is.
 
 `python -m benchmarks.baselines.serve naive|no-ledger`. DATABASE_URL and SCRIP_HTTP_PORT say where,
 as for `scrip serve api`.
@@ -7,6 +7,7 @@ as for `scrip serve api`.
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
 from contextlib import ExitStack
 
@@ -18,7 +19,7 @@ from ledger.domain.events import CreditsReserved, ReservationCaptured
 from ledger.records import Recorded
 from ledger.store import Store
 from scrip.logging import configure_logging
-from scrip.processes import application, serve_app, stopping
+from scrip.processes import GARBAGE_THRESHOLDS, application, serve_app, stopping
 from scrip.settings import Settings, read_settings
 
 EVENTS_MAX = 100_000
@@ -59,5 +60,6 @@ SERVED = {"naive": naive, "no-ledger": no_ledger}
 if __name__ == "__main__":
     settings = read_settings()
     configure_logging(settings.log_level, settings.log_format)
+    gc.set_threshold(*GARBAGE_THRESHOLDS)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(SERVED[sys.argv[1]](settings))
