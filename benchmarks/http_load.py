@@ -26,7 +26,7 @@ from benchmarks.measure import percentile
 RESERVE_BODY, CAPTURE_BODY = b'{"amount": "3"}', b'{"amount": "2"}'
 ID = b'"id":"'
 BAD_ANSWERS_KEPT = 3
-MILLISECONDS = 1_000.0
+MILLISECONDS, MICROSECONDS = 1_000.0, 1e6
 FIRST_ERROR_STATUS, UNAVAILABLE = 300, 503
 RETRIES_MAX, RETRY_SECONDS = 1_000, 0.01
 
@@ -58,7 +58,7 @@ class Plan(Struct, frozen=True, kw_only=True):
 class Outcome(Struct, frozen=True, kw_only=True):
     """What was done: all commands that were answered; and, of the counted time, the rest.
 
-    Times in milliseconds. `cpu` is this program's own, as a share of one core. `retries` counts
+    Times in milliseconds. `cpu` is what a command has cost this program, in µs. `retries` counts
     the requests that were sent again, with the same key, since the server asked for that (503).
     """
 
@@ -150,7 +150,7 @@ class Load:
             reserve_p99=percentile(reserves, 0.99) * MILLISECONDS,
             capture_p50=percentile(captures, 0.5) * MILLISECONDS,
             capture_p99=percentile(captures, 0.99) * MILLISECONDS,
-            cpu=cpu / seconds,
+            cpu=cpu / max(1, self.counted) * MICROSECONDS,
             retries=self.retries,
             bad=self.bad,
         )

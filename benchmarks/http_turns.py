@@ -77,5 +77,5 @@ class HttpLoad:
                 for who in (*SPENDERS, "nats")
             },
             RETRIED: outcome.retries,
-            COST.format("client"): outcome.cpu / outcome.rate * MICROSECONDS,
+            COST.format("client"): outcome.cpu,
         }

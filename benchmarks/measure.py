@@ -147,8 +147,8 @@ def in_turn(
 
 
 def quotients(values: Sequence[float], bases: Sequence[float]) -> list[float]:
-    """Return the ratio of each round."""
-    return [value / base for value, base in zip(values, bases, strict=True)]
+    """Return the ratio of each round; 0 where a turn was too short for anything to be counted."""
+    return [value / base if base else 0.0 for value, base in zip(values, bases, strict=True)]
 
 
 def percentile(ordered: Sequence[float], share: float) -> float:

@@ -20,7 +20,7 @@ IDLE, CACHED = "MB after its start", "MB with the accounts in memory"
 AT_ONCE = 500
 ROWS_AT_ONCE = 50_000
 REQUEST_SECONDS_MAX = 60.0
-PLAIN, LATER = "nothing but these accounts in the store", "{} other events in the store"
+PLAIN, LATER = "a store of such accounts", "the same with {} other events"
 STREAMS_CACHED = "scrip_writer_cached_streams"
 COPY = """
 INSERT INTO scrip.ledger_events (originator_id, originator_version, topic, state, tenant, account,
@@ -78,15 +78,18 @@ def lengthen(bench: Bench, urls: DatabaseUrls) -> None:
 def measure(bench: Bench) -> Measured:
     """Measure target 12."""
     count, history = bench.sizes.cached, bench.sizes.history
-    names = [account(number) for number in range(count)]
+    # Accounts that nobody has touched before, for either process: what it holds of each is alike.
+    first, second = (
+        [account(number) for number in range(start, start + count)] for start in (0, count)
+    )
     later = LATER.format(history)
     with bench.database() as urls:
         bench.tell("opening accounts")
         with writing(urls.app_url) as writer:
-            events = open_accounts(writer, names)
-        rows = [resident(bench, urls, names, PLAIN)]
+            events = open_accounts(writer, first + second)
+        rows = [resident(bench, urls, first, PLAIN)]
         lengthen(bench, urls)
-        rows.append(resident(bench, urls, names, later))
+        rows.append(resident(bench, urls, second, later))
         bench.tell("checking")
         checks = check_ledger(urls.app_url, events=events + 2 * count)
     table = Table(

@@ -14,6 +14,7 @@ from benchmarks.measure import (
     Table,
     in_turn,
     percentile,
+    quotients,
 )
 
 SPACE = "\N{NO-BREAK SPACE}"
@@ -99,6 +100,10 @@ def test_a_goal_is_met_or_says_how_far_it_is(bound: float, verdict: str, *, at_m
 @pytest.mark.parametrize(("bound", "written"), [(30, "30"), (0.7, "0.7"), (1.05, "1.05")])
 def test_a_bound_is_written_as_it_is(bound: float, written: str) -> None:
     assert goal_cells(goal(bound))[2] == f"\N{GREATER-THAN OR EQUAL TO} {written}x"
+
+
+def test_a_turn_in_which_nothing_was_counted_breaks_nothing() -> None:
+    assert quotients([1.0, 0.0], [0.0, 2.0]) == [0.0, 0.0]
 
 
 def test_figures_have_their_thousands_apart() -> None:
