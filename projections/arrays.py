@@ -1,4 +1,4 @@
-"""Columns of rows as PostgreSQL's binary arrays: a third of what a list costs through psycopg.
+"""Columns of rows as PostgreSQL's binary arrays, for less than a list costs through psycopg.
 
 A list is looked through for its type and then dumped value by value. Here the type is known, whole
 numbers are turned as one block, and what is there many times is encoded once.
