@@ -86,6 +86,7 @@ class Services:
         """Start what Scrip is compared with on a database, and return its port."""
         port = free_port()
         environment = {"DATABASE_URL": url, "SCRIP_HTTP_PORT": str(port)}
+        environment["BASELINE_TOKEN"] = self.token
         child = self.bench.start("benchmarks.baselines.serve", environment, name)
         self._stack.callback(child.stop, STOP_SIGNALS)
         path = "/openapi.json" if name == "naive" else "/health/live"

@@ -2,12 +2,13 @@
 
 The same paths and bodies as Scrip's for reserving and capturing, and as correct: the balance never
 goes below zero, a key has one effect however often and however concurrently it is sent, and a
-reservation is captured once. To its favour: no API keys are checked, nothing is logged, nothing
-expires, and the reservation is not a row of its own but the usage row that made it.
+reservation is captured once. To its favour: it knows one key, which it need not look up; nothing is
+logged, nothing expires, and a reservation is not a row of its own but the usage row that made it.
 """
 
 from __future__ import annotations
 
+import secrets
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,7 +16,8 @@ from decimal import Decimal
 from typing import Annotated, Any, LiteralString
 
 import psycopg
-from fastapi import FastAPI, Header, HTTPException
+from fastapi import Depends, FastAPI, Header, HTTPException
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from psycopg import AsyncConnection
 from psycopg.errors import UniqueViolation
 from psycopg_pool import AsyncConnectionPool
@@ -71,6 +73,7 @@ SUMS = "SELECT count(*), sum(available), sum(reserved), sum(consumed) FROM balan
 USED = "SELECT count(*), sum(amount) FILTER (WHERE kind = 'capture') FROM usage"
 
 Key = Annotated[str, Header(alias="Idempotency-Key")]
+Bearer = Annotated[HTTPAuthorizationCredentials, Depends(HTTPBearer())]
 
 
 class Amount(BaseModel, extra="forbid"):
@@ -93,8 +96,8 @@ class Used(BaseModel):
     amount: str
 
 
-def create_app(url: str) -> FastAPI:
-    """Return the application."""
+def create_app(url: str, token: str) -> FastAPI:
+    """Return the application, for whoever holds `token`."""
     pool = AsyncConnectionPool(url, min_size=POOL_SIZE, max_size=POOL_SIZE, open=False)
 
     @asynccontextmanager
@@ -102,7 +105,11 @@ def create_app(url: str) -> FastAPI:
         async with pool:
             yield
 
-    app = FastAPI(lifespan=lifespan)
+    async def authorise(bearer: Bearer) -> None:
+        if not secrets.compare_digest(bearer.credentials, token):
+            raise HTTPException(401)
+
+    app = FastAPI(lifespan=lifespan, dependencies=[Depends(authorise)])
 
     @app.post("/v1/accounts/{account}/reservations", status_code=201)
     async def reserve(account: str, body: Amount, key: Key) -> Used:

@@ -1,13 +1,14 @@
 """Serve a baseline by the very server that serves Scrip, tuned as Scrip is.
 
 `python -m benchmarks.baselines.serve naive|no-ledger`. DATABASE_URL and SCRIP_HTTP_PORT say where,
-as for `scrip serve api`.
+as for `scrip serve api`; BASELINE_TOKEN is what callers of the naive one must know.
 """
 
 from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import sys
 from contextlib import ExitStack
 
@@ -23,11 +24,13 @@ from scrip.processes import GARBAGE_THRESHOLDS, application, serve_app, stopping
 from scrip.settings import Settings, read_settings
 
 EVENTS_MAX = 100_000
+TOKEN = "BASELINE_TOKEN"  # noqa: S105 - the name of a variable
 
 
 async def naive(settings: Settings) -> None:
     """Serve what a team writes first."""
-    app = naive_http.create_app(settings.database_url.get_secret_value())
+    token = os.environ[TOKEN]
+    app = naive_http.create_app(settings.database_url.get_secret_value(), token)
     async with stopping() as stop:
         await serve_app(app, settings.http_host, settings.http_port, stop, lifespan="on")
 

@@ -24,6 +24,7 @@ from benchmarks.baselines.aggregates import (
 from scrip.embedded import DatabaseUrls, EmbeddedPostgres
 
 MICRO = 1_000_000
+TOKEN = "known"
 RESERVATIONS = "/v1/accounts/account-0/reservations"
 _numbers = itertools.count(1)
 
@@ -39,7 +40,7 @@ def database(postgres_server: EmbeddedPostgres) -> Iterator[DatabaseUrls]:
 async def naive(url: str, granted: int) -> AsyncIterator[httpx.AsyncClient]:
     """Serve the baseline with one account of so many credits."""
     naive_http.prepare(url, 1, granted * MICRO)
-    app = naive_http.create_app(url)
+    app = naive_http.create_app(url, TOKEN)
     transport = httpx.ASGITransport(app)
     async with (
         app.router.lifespan_context(app),
@@ -49,7 +50,8 @@ async def naive(url: str, granted: int) -> AsyncIterator[httpx.AsyncClient]:
 
 
 async def post(client: httpx.AsyncClient, path: str, amount: str, key: str) -> httpx.Response:
-    return await client.post(path, json={"amount": amount}, headers={"Idempotency-Key": key})
+    headers = {"Idempotency-Key": key, "Authorization": f"Bearer {TOKEN}"}
+    return await client.post(path, json={"amount": amount}, headers=headers)
 
 
 def test_the_naive_service_never_spends_more_than_there_is(database: DatabaseUrls) -> None:
@@ -59,6 +61,19 @@ def test_the_naive_service_never_spends_more_than_there_is(database: DatabaseUrl
             return [answer.status_code for answer in await asyncio.gather(*asked)]
 
     assert sorted(asyncio.run(scenario())) == [201] * 3 + [402] * 5
+
+
+def test_the_naive_service_knows_one_key(database: DatabaseUrls) -> None:
+    async def scenario() -> list[int]:
+        async with naive(database.owner_url, 10) as client:
+            bearers = [{"Authorization": f"Bearer {TOKEN}x"}, {}]
+            answers = [
+                await client.post(RESERVATIONS, json={"amount": "3"}, headers=headers)
+                for headers in bearers
+            ]
+            return [answer.status_code for answer in answers]
+
+    assert asyncio.run(scenario()) == [401, 401]
 
 
 def test_the_naive_service_does_a_key_once_however_often_it_is_sent(
