@@ -9,6 +9,9 @@ from collections.abc import Sequence
 from ledger.domain.errors import Overloaded
 from ledger.pending import Pending
 
+HALF_MIN = 16
+"""From twice as many on, it is worth two round trips to decide some while others are written."""
+
 
 class Backlog:
     """A queue that commands leave in batches, and can be put back into. Safe between threads."""
@@ -56,13 +59,19 @@ class Backlog:
         return 0 if self._closed else max(0, self._most - len(self._waiting))
 
     def take(self, most: int, *, wait: bool) -> list[Pending] | None:
-        """Return the next ones. With `wait`, at least one; None once it is closed and empty."""
+        """Return the next ones. With `wait`, at least one; None once it is closed and empty.
+
+        Who has to wait has nothing else to do: of many, he gets half, so that he can go on with
+        the others while those are written.
+        """
         with self._ready:
             while wait and not self._waiting:
                 if self._closed:
                     return None
                 self._ready.wait()
             waiting = self._waiting
+            if wait and len(waiting) >= 2 * HALF_MIN:
+                most = min(most, len(waiting) // 2)
             return [waiting.popleft() for _ in range(min(len(waiting), most))]
 
     def put_back(self, pendings: Sequence[Pending]) -> None:

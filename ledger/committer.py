@@ -34,8 +34,9 @@ ATTEMPTS_OPTIMISTIC = 2
 """How often a command is decided before it is decided under the lock, where nobody can be first."""
 ATTEMPTS_MAX = 8
 RETRY_SECONDS_MAX = 0.5
-HALF_MIN = 16
-"""From twice as many waiting commands on, deciding some while others commit is worth two trips."""
+GATHER_SECONDS = 0.001
+CROWD_MIN, CROWD_SECONDS = 4, 0.005
+"""From how many on, answered how long ago at most, the next batch gathers."""
 
 
 class Stats(Struct):
@@ -90,6 +91,8 @@ class Committer:
         self._batch_max = self._take_max = batch_max
         self._snapshot_every = snapshot_every
         self._number = 0
+        self._crowd = (0, 0.0)
+        """How many the newest batch has answered, and when."""
         self._at_work: list[Pending] = []
         """What was taken from the backlog and may not be answered yet."""
 
@@ -98,9 +101,11 @@ class Committer:
         flight: Flight | None = None
         try:
             while True:
-                pendings = self._backlog.take(self._most(flight), wait=flight is None)
+                pendings = self._backlog.take(self._take_max, wait=flight is None)
                 if pendings is None:
                     return
+                if flight is None and not self._backlog:
+                    self._gather(pendings)
                 self._at_work = [*(flight.batch.pendings if flight else ()), *pendings]
                 flight = self._turn(flight, pendings)
         except BaseException:
@@ -111,13 +116,16 @@ class Committer:
                 pending.answer(StoreUnavailable())
             raise
 
-    def _most(self, flight: Flight | None) -> int:
-        """Return how many commands to take next.
+    def _gather(self, pendings: list[Pending]) -> None:
+        """Give those that were answered together a moment to ask again together.
 
-        With nothing on its way only half of many, so that there is something to decide meanwhile.
+        Each round trip has its price, for the database too. One caller alone never waits.
         """
-        half = len(self._backlog) // 2
-        return min(half, self._take_max) if flight is None and half >= HALF_MIN else self._take_max
+        crowd, since = self._crowd
+        recent = time.monotonic() - since < CROWD_SECONDS
+        if recent and crowd >= CROWD_MIN and len(pendings) < crowd:
+            time.sleep(GATHER_SECONDS)
+            pendings += self._backlog.take(self._take_max - len(pendings), wait=False) or []
 
     def _turn(self, flight: Flight | None, pendings: list[Pending]) -> Flight | None:
         """See a batch home, and send the next, of these. Returns what is on its way then."""
@@ -208,6 +216,7 @@ class Committer:
         self._count(flight, undone)
         for pending, answer in batch.answers:
             pending.answer(answer)
+        self._crowd = (len(batch.answers), time.monotonic())
         for snap in batch.snaps:
             self._keeper.keep(snap.stored)
         return not batch.again or self._again(batch, undone, behind)
