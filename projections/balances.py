@@ -39,8 +39,8 @@ CREATE TABLE {balances_v1} (
 INDEX_DUE = """
 CREATE INDEX ON {balances_v1} (due_at, tenant, account) WHERE due_at IS NOT NULL
 """
-PUT = """
-INSERT INTO {balances_v1} AS b (
+INSERT = """
+INSERT INTO {balances_v1} (
     tenant, account, granted, available, pending, reserved, consumed, expired, revoked, debt,
     overdraft_reserved, overdraft_limit, due_at, position, version, updated_at)
 SELECT * FROM unnest(
@@ -49,14 +49,22 @@ SELECT * FROM unnest(
     %(revoked)b::bigint[], %(debt)b::bigint[], %(overdraft_reserved)b::bigint[],
     %(overdraft_limit)b::bigint[], %(due_at)b::timestamptz[], %(position)b::bigint[],
     %(version)b::bigint[], %(updated_at)b::timestamptz[])
-ON CONFLICT (tenant, account) DO UPDATE SET
-    granted = excluded.granted, available = excluded.available, pending = excluded.pending,
-    reserved = excluded.reserved, consumed = excluded.consumed, expired = excluded.expired,
-    revoked = excluded.revoked, debt = excluded.debt,
-    overdraft_reserved = excluded.overdraft_reserved, overdraft_limit = excluded.overdraft_limit,
-    due_at = excluded.due_at, position = excluded.position, version = excluded.version,
-    updated_at = excluded.updated_at
-WHERE b.version < excluded.version
+"""
+UPDATE = """
+UPDATE {balances_v1} AS b SET
+    granted = c.granted, available = c.available, pending = c.pending, reserved = c.reserved,
+    consumed = c.consumed, expired = c.expired, revoked = c.revoked, debt = c.debt,
+    overdraft_reserved = c.overdraft_reserved, overdraft_limit = c.overdraft_limit,
+    due_at = c.due_at, position = c.position, version = c.version, updated_at = c.updated_at
+FROM unnest(
+    %(tenant)b::text[], %(account)b::text[], %(granted)b::bigint[], %(available)b::bigint[],
+    %(pending)b::bigint[], %(reserved)b::bigint[], %(consumed)b::bigint[], %(expired)b::bigint[],
+    %(revoked)b::bigint[], %(debt)b::bigint[], %(overdraft_reserved)b::bigint[],
+    %(overdraft_limit)b::bigint[], %(due_at)b::timestamptz[], %(position)b::bigint[],
+    %(version)b::bigint[], %(updated_at)b::timestamptz[])
+AS c(tenant, account, granted, available, pending, reserved, consumed, expired, revoked, debt,
+    overdraft_reserved, overdraft_limit, due_at, position, version, updated_at)
+WHERE b.tenant = c.tenant AND b.account = c.account AND b.version < c.version
 """
 COLUMNS = """
     tenant, account, granted, available, pending, reserved, consumed, expired, revoked, debt,
@@ -109,14 +117,22 @@ class Due(Struct, frozen=True, kw_only=True):
     due_at: datetime
 
 
-def fold(batch: Sequence[Recorded]) -> list[BalanceRow]:
-    """Return the last balance of each account that the batch touches, by tenant and account."""
+def fold(batch: Sequence[Recorded]) -> tuple[list[BalanceRow], list[BalanceRow]]:
+    """Return the last balances of the accounts that a batch makes, and of others it touches.
+
+    By tenant and account, both.
+    """
     last = {
         (recorded.tenant, recorded.account): recorded
         for recorded in batch
         if recorded.account is not None
     }
-    return [_row(last[key]) for key in sorted(last)]
+    new = {(recorded.tenant, recorded.account) for recorded in batch if recorded.version == 1}
+    keys = sorted(last)
+    return (
+        [_row(last[key]) for key in keys if key in new],
+        [_row(last[key]) for key in keys if key not in new],
+    )
 
 
 def _row(recorded: Recorded) -> BalanceRow:
@@ -145,7 +161,9 @@ def _row(recorded: Recorded) -> BalanceRow:
 
 def apply(target: Target, batch: Sequence[Recorded]) -> None:
     """Write what a batch of events changes."""
-    target.change(PUT, fold(batch))
+    new, changed = fold(batch)
+    target.change(INSERT, new)
+    target.change(UPDATE, changed)
 
 
 BALANCES = Projection(

@@ -24,7 +24,7 @@ from projections.cursors import Page, decode_cursor, page
 from projections.projection import Projection, Table, Target, as_json
 
 CREATE = """
-CREATE TABLE {reservations_v1} (
+CREATE TABLE {reservations_v2} (
     tenant text COLLATE "C" NOT NULL,
     account text COLLATE "C" NOT NULL,
     reservation text COLLATE "C" NOT NULL,
@@ -46,17 +46,22 @@ CREATE TABLE {reservations_v1} (
     position bigint NOT NULL,
     PRIMARY KEY (tenant, account, reservation),
     CHECK (status = 'open' OR remaining = 0)
-) WITH (fillfactor = 80)
+) WITH (fillfactor = 65)
 """
-INDEX_LIST = "CREATE INDEX ON {reservations_v1} (tenant, account, created_position)"
-INDEX_OPEN = """
-CREATE INDEX ON {reservations_v1} (tenant, account, created_position) WHERE status = 'open'
+CREATE_OPEN = """
+CREATE TABLE {open_reservations_v1} (
+    tenant text COLLATE "C" NOT NULL,
+    account text COLLATE "C" NOT NULL,
+    reservation text COLLATE "C" NOT NULL,
+    PRIMARY KEY (tenant, account, reservation)
+)
 """
+INDEX_LIST = "CREATE INDEX ON {reservations_v2} (tenant, account, created_position)"
 INDEX_JOB = """
-CREATE INDEX ON {reservations_v1} (tenant, account, job, created_position) WHERE job IS NOT NULL
+CREATE INDEX ON {reservations_v2} (tenant, account, job, created_position) WHERE job IS NOT NULL
 """
 INSERT = """
-INSERT INTO {reservations_v1} (
+INSERT INTO {reservations_v2} (
     tenant, account, reservation, created_position, created_at, status, amount, captured, remaining,
     expires_at, draws, pinned, feature, price, actor, job, metadata, updated_at, position)
 SELECT r.tenant, r.account, r.reservation, r.created_position, r.created_at, r.status, r.amount,
@@ -73,11 +78,12 @@ AS r(tenant, account, reservation, status, amount, captured, remaining, expires_
     updated_at, position, created_position, created_at, feature, price, actor, job, metadata)
 """
 CHANGE = """
-UPDATE {reservations_v1} AS r SET
+UPDATE {reservations_v2} AS r SET
     status = COALESCE(c.status, r.status), amount = COALESCE(c.amount, r.amount),
     captured = COALESCE(c.captured, r.captured),
     remaining = c.remaining, expires_at = COALESCE(c.expires_at, r.expires_at),
-    draws = r.draws || c.draws::jsonb, pinned = c.pinned::jsonb,
+    draws = CASE WHEN c.draws IS NULL THEN r.draws ELSE r.draws || c.draws::jsonb END,
+    pinned = c.pinned::jsonb,
     updated_at = c.updated_at, position = c.position
 FROM unnest(
     %(tenant)b::text[], %(account)b::text[], %(reservation)b::text[], %(status)b::text[],
@@ -88,20 +94,33 @@ AS c(tenant, account, reservation, status, amount, captured, remaining, expires_
     updated_at, position)
 WHERE r.tenant = c.tenant AND r.account = c.account AND r.reservation = c.reservation
 """
+OPEN = """
+INSERT INTO {open_reservations_v1} (tenant, account, reservation)
+SELECT * FROM unnest(%(tenant)b::text[], %(account)b::text[], %(reservation)b::text[])
+"""
+CLOSE = """
+DELETE FROM {open_reservations_v1} AS o
+USING unnest(%(tenant)b::text[], %(account)b::text[], %(reservation)b::text[])
+AS c(tenant, account, reservation)
+WHERE o.tenant = c.tenant AND o.account = c.account AND o.reservation = c.reservation
+"""
 COLUMNS = """
     tenant, account, reservation, created_position, created_at, status, amount, captured, remaining,
     expires_at, draws, pinned, feature, price, actor, job, metadata, updated_at, position
 """
 SELECT_ONE = (
-    "SELECT" + COLUMNS + "FROM projections.reservations_v1"
+    "SELECT" + COLUMNS + "FROM projections.reservations_v2"
     " WHERE tenant = %(tenant)s AND account = %(account)s AND reservation = %(reservation)s"
 )
 SELECT_PAGE = (
-    "SELECT" + COLUMNS + "FROM projections.reservations_v1"
+    "SELECT" + COLUMNS + "FROM projections.reservations_v2"
     " WHERE tenant = %(tenant)s AND account = %(account)s AND created_position < %(before)s"
     " AND (%(status)s::text IS NULL OR status = %(status)s)"
     " AND (%(job)s::text IS NULL OR job = %(job)s)"
     " ORDER BY created_position DESC LIMIT %(rows)s"
+)
+SELECT_OPEN = SELECT_PAGE.replace(
+    " WHERE", " JOIN projections.open_reservations_v1 USING (tenant, account, reservation) WHERE"
 )
 POSITION_MAX = 2**63 - 1
 
@@ -148,12 +167,17 @@ class State(Struct, kw_only=True, gc=False):
     position: int
 
 
-class NewReservation(Struct, kw_only=True, gc=False):
-    """A row to insert."""
+class Key(Struct, kw_only=True, gc=False):
+    """Which reservation is opened, or closed."""
 
     tenant: str
     account: str
     reservation: str
+
+
+class NewReservation(Key, kw_only=True, gc=False):
+    """A row to insert."""
+
     status: str | None
     amount: int | None
     captured: int | None
@@ -172,18 +196,15 @@ class NewReservation(Struct, kw_only=True, gc=False):
     metadata: str
 
 
-class Change(Struct, kw_only=True, gc=False):
+class Change(Key, kw_only=True, gc=False):
     """What becomes of a row that was there before the batch."""
 
-    tenant: str
-    account: str
-    reservation: str
     status: str | None
     amount: int | None
     captured: int | None
     remaining: int | None
     expires_at: datetime | None
-    draws: str
+    draws: str | None
     pinned: str
     updated_at: datetime
     position: int
@@ -296,7 +317,7 @@ def _changed(key: tuple[str, str, str], state: State) -> Change:
         captured=state.captured,
         remaining=state.remaining,
         expires_at=state.expires_at,
-        draws=_slices(state.draws),
+        draws=as_json(state.draws) if state.draws else None,
         pinned=_slices(state.pinned),
         updated_at=state.updated_at,
         position=state.position,
@@ -308,16 +329,29 @@ def apply(target: Target, batch: Sequence[Recorded]) -> None:
     new, changes = fold(batch)
     target.change(INSERT, new)
     target.change(CHANGE, changes)
+    target.change(OPEN, [_key(row) for row in new if row.status == "open"])
+    # One that had expired is not there: a late capture closes it again.
+    target.write(CLOSE, [_key(row) for row in changes if row.status not in {None, "open"}])
+
+
+def _key(row: NewReservation | Change) -> Key:
+    return Key(tenant=row.tenant, account=row.account, reservation=row.reservation)
 
 
 RESERVATIONS = Projection(
     name="reservations",
     tables=(
         Table(
-            name="reservations_v1",
+            name="reservations_v2",
             key=("tenant", "account", "reservation"),
             create=CREATE,
-            indexes=(INDEX_LIST, INDEX_OPEN, INDEX_JOB),
+            indexes=(INDEX_LIST, INDEX_JOB),
+        ),
+        # An index of what is open would have every row that closes written anew in all indexes.
+        Table(
+            name="open_reservations_v1",
+            key=("tenant", "account", "reservation"),
+            create=CREATE_OPEN,
         ),
     ),
     apply=apply,
@@ -354,7 +388,8 @@ async def list_reservations(
         "rows": limit + 1,
     }
     async with conn.cursor(row_factory=dict_row) as rows:
-        found = await (await rows.execute(SELECT_PAGE, parameters, prepare=False)).fetchall()
+        query = SELECT_OPEN if status == "open" else SELECT_PAGE
+        found = await (await rows.execute(query, parameters, prepare=False)).fetchall()
     return page(
         "reservations",
         msgspec.convert(found, list[ReservationRow]),

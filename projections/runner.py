@@ -32,6 +32,8 @@ from projections.tracking import RECOVERED, TrackingRecorder, free_positions, po
 log = structlog.get_logger(__name__)
 
 IDLE_MS_MAX: Final = 50
+BUSY_SECONDS_MAX: Final = 0.1
+"""The longest pause after a round."""
 STANDBY_SECONDS: Final = 1.0
 REFRESH_SECONDS: Final = 1.0
 RECONNECT_SECONDS_MAX: Final = 5.0
@@ -91,6 +93,8 @@ class Runner:
         """After which position the next batch is being read, while the one before it is written."""
         self._reader = ThreadPoolExecutor(1, "projections-reader")
         self._active = False
+        self._is_behind = False
+        """Whether the newest round has read a full batch, so that more waits."""
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="projections", daemon=True)
         self._last_status: list[ProjectionStatus] = []
@@ -163,12 +167,15 @@ class Runner:
         while not self._stop.is_set():
             began = time.monotonic()
             moved = self._round(connection)
+            took = time.monotonic() - began
             idle_ms = self.poll_ms if moved else min(IDLE_MS_MAX, idle_ms * 2)
             if time.monotonic() - refreshed > REFRESH_SECONDS:
                 self._refresh(connection)
                 refreshed = time.monotonic()
-            # What a round takes is part of the pause: a busy ledger is visible the sooner.
-            self._stop.wait(max(0.0, began + idle_ms / 1_000 - time.monotonic()))
+            # What a round takes is part of the pause: a busy ledger is visible the sooner. But the
+            # busier it is, the more a round takes in: few large ones cost far less than many.
+            pause = max(idle_ms / 1_000 - took, took if moved else 0.0)
+            self._stop.wait(0.0 if self._is_behind else min(pause, BUSY_SECONDS_MAX))
 
     def _refresh(self, connection: Connection[Any]) -> None:
         """Read where the projections stand. One that a rebuild has moved goes on from there."""
@@ -188,7 +195,7 @@ class Runner:
         for follower in self._followers:
             if follower.failure is None:
                 standing.setdefault(follower.position, []).append(follower)
-        moved = False
+        moved = self._is_behind = False
         for position, followers in sorted(standing.items()):
             batch = self._read(connection, position, followers)
             if batch:
@@ -222,6 +229,7 @@ class Runner:
         else:
             batch = self.store.events_after(position, limit)
         if len(batch) == self.batch_max:
+            self._is_behind = True
             last = batch[-1].position
             self._ahead = (last, self._reader.submit(self.store.events_after, last, limit))
         return batch

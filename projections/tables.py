@@ -82,14 +82,13 @@ def write_batch(
     Inconsistent, the library's IntegrityError, and whatever else one of them cannot digest.
     """
     position = batch[-1].position
-    targets, moved = [], []
+    names = [projection.tracked_as + suffix for projection in projections]
+    targets = [Target(connection, projection, suffix) for projection in projections]
     with connection.pipeline():
-        for projection in projections:
-            moved.append(recorder.advance(connection, projection.tracked_as + suffix, position))
-            targets.append(Target(connection, projection, suffix))
-            projection.apply(targets[-1], batch)
-    for cursor in moved:
-        check_advanced(cursor)
+        moved = recorder.advance(connection, names, position)
+        for projection, target in zip(projections, targets, strict=True):
+            projection.apply(target, batch)
+    check_advanced(moved, len(names))
     for target in targets:
         target.check()
 

@@ -48,14 +48,13 @@ class TrackingRecorder(PostgresTrackingRecorder):
     """The library's tracking recorder, with its table among the projections."""
 
     def __init__(self, datastore: PostgresDatastore) -> None:
-        """Use the ledger's datastore; only cursors that are passed in are written with."""
+        """Use the ledger's datastore; what is written goes over connections that are passed in."""
         super().__init__(datastore, tracking_table_name="tracking")
         self.insert_tracking_statement = SQL(
-            "INSERT INTO projections.tracking AS t"
-            " VALUES (%(application_name)s, %(notification_id)s)"
-            " ON CONFLICT (application_name) DO UPDATE SET notification_id = %(notification_id)s"
-            " WHERE t.notification_id < %(notification_id)s"
-            " RETURNING notification_id"
+            # All projections that stand together move together: their rows are there already.
+            "UPDATE projections.tracking SET notification_id = %(notification_id)s"
+            " WHERE application_name = ANY(%(application_names)s)"
+            " AND notification_id < %(notification_id)s"
         ).format()
         self.max_tracking_id_statement = SQL(
             "SELECT max(notification_id) FROM projections.tracking WHERE application_name = %s"
@@ -64,18 +63,18 @@ class TrackingRecorder(PostgresTrackingRecorder):
     def create_table(self) -> None:
         """Do nothing: the tables are made together, see `projections.tables`."""
 
-    def advance(self, connection: Connection[Any], name: str, position: int) -> Cursor[Any]:
-        """Move a projection to `position`, in the caller's transaction; in a pipeline, later.
+    def advance(self, connection: Connection[Any], names: list[str], position: int) -> Cursor[Any]:
+        """Move projections to `position`, in the caller's transaction; in a pipeline, later.
 
-        `check_advanced` tells whether it was, from the cursor that this returns.
+        `check_advanced` tells whether they were, from the cursor that this returns.
         """
-        parameters = {"application_name": name, "notification_id": position}
+        parameters = {"application_names": names, "notification_id": position}
         return connection.execute(self.insert_tracking_statement, parameters, prepare=True)
 
 
-def check_advanced(cursor: Cursor[Any]) -> None:
-    """Raise the library's IntegrityError where a projection was at its new position, or beyond."""
-    if cursor.rowcount != 1:
+def check_advanced(cursor: Cursor[Any], projections: int) -> None:
+    """Raise the library's IntegrityError where one was at its new position already, or beyond."""
+    if cursor.rowcount != projections:
         raise IntegrityError("a projection was to be moved to where it has been already")
 
 
