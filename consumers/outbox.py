@@ -15,14 +15,15 @@ from typing import Any, Final, LiteralString
 import structlog
 from msgspec import Struct
 from nats.aio.client import Client
+from nats.errors import ConnectionReconnectingError
 from nats.js import JetStreamContext
 from nats.js.errors import NotFoundError
 from psycopg import AsyncConnection
 from psycopg.rows import tuple_row
 
 from consumers.health import Part
-from consumers.publishing import AckUnknown, Publisher, Refused, wait
-from consumers.rendering import cloud_event
+from consumers.publishing import AckUnknown, Message, Publisher, Refused
+from consumers.rendering import COLUMNS, Row, cloud_event
 from consumers.streams import (
     LEDGER,
     LEDGER_DEDUP_SECONDS,
@@ -31,16 +32,18 @@ from consumers.streams import (
     jetstream,
     ledger_subject,
 )
-from ledger.reading import COLUMNS, recorded_from_row
 from ledger.recorder import LIVELY
-from ledger.records import Recorded
 
 log = structlog.get_logger(__name__)
 
 LOCK: Final = 7_305_804_385_213
 """The advisory lock of the process that publishes. Of a session: it ends with its connection."""
 WINDOW_MAX: Final = 1_000
-POLL_SECONDS: Final = 0.02
+WINDOW_BYTES_MAX: Final = 8 * 1024 * 1024
+"""About what is sent before an answer is waited for: JetStream queues 128 MiB, and drops more."""
+POLL_SECONDS: Final = 0.04
+"""A look costs as much as a dozen events, so that those of some time are taken at once."""
+QUIET_POLL_SECONDS: Final = 0.16
 STANDBY_SECONDS: Final = 1.0
 CHECK_SECONDS: Final = 2.0
 PAUSE_SECONDS: Final = 0.5
@@ -51,9 +54,7 @@ SELECT_NEXT: LiteralString = (
     "SELECT " + COLUMNS + " FROM scrip.ledger_events e WHERE e.notification_id > %(position)s"
     " ORDER BY e.notification_id LIMIT %(limit)s"
 )
-SELECT_AT: LiteralString = (
-    "SELECT " + COLUMNS + " FROM scrip.ledger_events e WHERE e.notification_id = %(position)s"
-)
+SELECT_AT = "SELECT 1 FROM scrip.ledger_events e WHERE e.notification_id = %(position)s"
 
 
 class StreamIsAhead(Exception):
@@ -107,59 +108,72 @@ async def _publish_from_tail(
     reconnects = client.stats["reconnects"]
     loop = asyncio.get_running_loop()
     checked_at = loop.time()
+    # The first goes alone: if it is what NATS refuses, NATS says why (see `publish_window`).
+    most, pause = 1, POLL_SECONDS
     while not stop.is_set() and client.stats["reconnects"] == reconnects:
         part.alive(connected=client.is_connected)
         if not client.is_connected:
             await _paused(stop, PAUSE_SECONDS)
             continue
         part.facts["position"] = tail.position
-        events = await _next_events(connection, tail.position)
-        if events:
+        rows = await _rows(connection, SELECT_NEXT, {"position": tail.position, "limit": most})
+        if rows:
             try:
-                tail = await publish_window(publisher, tail, events)
-            except (Refused, AckUnknown) as error:
+                tail = await publish_window(publisher, tail, rows)
+            except (Refused, AckUnknown, ConnectionReconnectingError) as error:
                 log.warning("outbox.interrupted", position=tail.position, error=str(error))
                 part.waiting(str(error))
                 await _paused(stop, PAUSE_SECONDS)
                 return
+            pause = POLL_SECONDS
         elif loop.time() - checked_at > CHECK_SECONDS:
             checked_at = loop.time()
             if await read_tail(jetstream(client)) != tail:
                 log.warning("outbox.tail_changed", position=tail.position)
                 return
-        else:
-            await _paused(stop, POLL_SECONDS)
+        if len(rows) < most:
+            await _paused(stop, pause)
+            pause = min(pause * 2, QUIET_POLL_SECONDS)
+        most = WINDOW_MAX
 
 
-async def publish_window(publisher: Publisher, tail: Tail, events: Sequence[Recorded]) -> Tail:
-    """Publish `events`, which follow `tail`, and return the new tail.
+async def publish_window(publisher: Publisher, tail: Tail, rows: Sequence[Row]) -> Tail:
+    """Publish events, which follow `tail`, and return the new tail: all, or what is enough at once.
 
-    Raises Refused if the stream does not end in `tail`: then none of them was stored. AckUnknown
-    leaves open how many were: some from the first one on, without a gap.
+    Each message names what must be before it, so JetStream stores one only if it has stored all
+    those before; the last one's answer answers for all. Raises Refused if the stream does not end
+    in `tail`: then none of them was stored. Or if it refuses one of them (it says why only of the
+    last), or AckUnknown: then some were stored, from the first one on, without a gap.
     """
-    futures = []
-    before: str | None = None
-    for place, event in enumerate(events):
-        # Both are needed. NATS takes the id of a purged message for stored, and does not count it;
-        # and a stream that was deleted and made again comes to the same number with other messages.
-        headers = {
-            "Nats-Expected-Stream": LEDGER,
-            "Nats-Expected-Last-Sequence": str(tail.sequence + place),
-            "Nats-Msg-Id": str(event.position),
-        }
-        if before is not None:
-            headers["Nats-Expected-Last-Msg-Id"] = before
-        before = headers["Nats-Msg-Id"]
-        subject = ledger_subject(event.tenant, event.name)
-        # What is too large for the server would stand in the way of all that follows.
-        payload = cloud_event(event, publisher.payload_bytes_max)
-        futures.append(await publisher.send(subject, payload, headers))
-    acks = await wait(futures)
-    if any(ack.duplicate for ack in acks):
+    messages = _messages(tail, rows, publisher.payload_bytes_max)
+    ack = await publisher.publish_chain(messages)
+    if ack.duplicate:
         # NATS remembers the ids of messages that were purged, and has not stored them again.
         await asyncio.sleep(LEDGER_DEDUP_SECONDS)
         raise Refused("NATS took a message for a duplicate of one that is gone")
-    return Tail(events[-1].position, acks[-1].seq)
+    if (ack.stream, ack.seq) != (LEDGER, tail.sequence + len(messages)):
+        raise Refused(f"the last message is number {ack.seq} of {ack.stream}")
+    return Tail(rows[len(messages) - 1][0], ack.seq)
+
+
+def _messages(tail: Tail, rows: Sequence[Row], payload_bytes_max: int) -> list[Message]:
+    """Return the messages of as many of the events as are sent at once: the first, at least."""
+    messages: list[Message] = []
+    size = 0
+    fence = f"Nats-Expected-Stream: {LEDGER}\r\n"
+    for sequence, row in enumerate(rows, tail.sequence):
+        position, _, tenant, _, name, *_ = row
+        # Both are needed. NATS takes the id of a purged message for stored, and does not count it;
+        # and a stream that was deleted and made again comes to the same number with other messages.
+        headers = f"{fence}Nats-Expected-Last-Sequence: {sequence}\r\nNats-Msg-Id: {position}\r\n"
+        fence = f"Nats-Expected-Last-Msg-Id: {position}\r\n"
+        # What is too large for the server would stand in the way of all that follows.
+        payload = cloud_event(row, payload_bytes_max)
+        messages.append(Message(ledger_subject(tenant, name), headers, payload))
+        size += len(payload)
+        if size > WINDOW_BYTES_MAX:
+            break
+    return messages
 
 
 async def read_tail(js: JetStreamContext) -> Tail:
@@ -186,15 +200,9 @@ async def _compare(connection: AsyncConnection[Any], tail: Tail) -> None:
         )
 
 
-async def _next_events(connection: AsyncConnection[Any], position: int) -> list[Recorded]:
-    parameters = {"position": position, "limit": WINDOW_MAX}
-    rows = await _rows(connection, SELECT_NEXT, parameters)
-    return [recorded_from_row(row) for row in rows]
-
-
 async def _rows(
     connection: AsyncConnection[Any], query: LiteralString, parameters: dict[str, int]
-) -> list[tuple[Any, ...]]:
+) -> list[Any]:
     async with connection.cursor(row_factory=tuple_row, binary=True) as cursor:
         await cursor.execute(query, parameters, prepare=True)
         return await cursor.fetchall()

@@ -13,6 +13,7 @@ import msgspec
 import structlog
 from msgspec import Struct
 from nats.aio.client import Client
+from nats.errors import ConnectionClosedError, ConnectionReconnectingError
 from nats.js import JetStreamContext
 from nats.js.api import (
     AckPolicy,
@@ -120,12 +121,26 @@ def consumer_config() -> ConsumerConfig:
     )
 
 
-class _Client(Client):
-    """A client that passes over what it cannot read.
+class Connection(Client):
+    """A client that passes over what it cannot read, and sends many messages at once.
 
     The library's own stops reading, for as long as it takes to miss two pings, when somebody sends
     a subject that is not UTF-8, or headers that are none: nats-server passes them on.
     """
+
+    async def send_commands(self, commands: bytes, messages: int) -> None:
+        """Send what publishes so many messages, in the words of NATS's protocol.
+
+        Raises ConnectionClosedError or ConnectionReconnectingError.
+        """
+        if self.is_closed:
+            raise ConnectionClosedError
+        if not self.is_connected:
+            raise ConnectionReconnectingError
+        self.stats["out_msgs"] += messages
+        self.stats["out_bytes"] += len(commands)
+        await self._send_command(commands)
+        await self._flush_pending()
 
     async def _process_msg(
         self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes
@@ -136,12 +151,12 @@ class _Client(Client):
             log.warning("nats.unreadable", subject=ascii(subject), error=type(error).__name__)
 
 
-async def connect(url: str, name: str) -> Client:
+async def connect(url: str, name: str) -> Connection:
     """Connect, and stay connected for ever: an outage of NATS is waited out, however long.
 
     Tries until there is a server. The caller closes the connection.
     """
-    client = _Client()
+    client = Connection()
 
     async def on_error(error: Exception) -> None:
         log.warning("nats.error", client=name, error=str(error) or type(error).__name__)
