@@ -57,7 +57,7 @@ COLUMNS = """
     b.available, b.pending, b.reserved, b.consumed, b.expired, b.revoked, b.debt,
     b.overdraft_reserved, b.overdraft_limit, b.due_at, b.position AS balance_position
 FROM projections.accounts_v1 AS a
-JOIN projections.balances_v1 AS b ON b.tenant = a.tenant AND b.account = a.account
+JOIN projections.balances_v2 AS b ON b.tenant = a.tenant AND b.account = a.account
 """
 SELECT_ONE = "SELECT" + COLUMNS + "WHERE a.tenant = %(tenant)s AND a.account = %(account)s"
 SELECT_PAGE = (

@@ -15,7 +15,7 @@ from ledger.records import Recorded
 from projections.projection import Projection, Table, Target
 
 CREATE = """
-CREATE TABLE {balances_v1} (
+CREATE TABLE {balances_v2} (
     tenant text COLLATE "C" NOT NULL,
     account text COLLATE "C" NOT NULL,
     granted bigint NOT NULL,
@@ -29,33 +29,39 @@ CREATE TABLE {balances_v1} (
     overdraft_reserved bigint NOT NULL CHECK (overdraft_reserved >= 0),
     overdraft_limit bigint NOT NULL CHECK (overdraft_limit >= 0),
     due_at timestamptz,
+    look_at timestamptz,
     position bigint NOT NULL,
     version bigint NOT NULL,
     updated_at timestamptz NOT NULL,
     PRIMARY KEY (tenant, account),
+    CHECK (due_at IS NULL OR look_at <= due_at),
     CHECK (granted = available + pending + reserved + consumed + expired + revoked)
 ) WITH (fillfactor = 70)
 """
-INDEX_DUE = """
-CREATE INDEX ON {balances_v1} (due_at, tenant, account) WHERE due_at IS NOT NULL
-"""
+# Reservations come and go, and `due_at` with them. An index of it would be written at each event;
+# `look_at` stays until it has passed: the account is due at that time, or later, or not at all.
+INDEX_LOOK = "CREATE INDEX ON {balances_v2} (look_at) WHERE look_at IS NOT NULL"
 INSERT = """
-INSERT INTO {balances_v1} (
+INSERT INTO {balances_v2} (
     tenant, account, granted, available, pending, reserved, consumed, expired, revoked, debt,
-    overdraft_reserved, overdraft_limit, due_at, position, version, updated_at)
-SELECT * FROM unnest(
+    overdraft_reserved, overdraft_limit, due_at, position, version, updated_at, look_at)
+SELECT c.*, c.due_at FROM unnest(
     %(tenant)b::text[], %(account)b::text[], %(granted)b::bigint[], %(available)b::bigint[],
     %(pending)b::bigint[], %(reserved)b::bigint[], %(consumed)b::bigint[], %(expired)b::bigint[],
     %(revoked)b::bigint[], %(debt)b::bigint[], %(overdraft_reserved)b::bigint[],
     %(overdraft_limit)b::bigint[], %(due_at)b::timestamptz[], %(position)b::bigint[],
     %(version)b::bigint[], %(updated_at)b::timestamptz[])
+AS c(tenant, account, granted, available, pending, reserved, consumed, expired, revoked, debt,
+    overdraft_reserved, overdraft_limit, due_at, position, version, updated_at)
 """
 UPDATE = """
-UPDATE {balances_v1} AS b SET
+UPDATE {balances_v2} AS b SET
     granted = c.granted, available = c.available, pending = c.pending, reserved = c.reserved,
     consumed = c.consumed, expired = c.expired, revoked = c.revoked, debt = c.debt,
     overdraft_reserved = c.overdraft_reserved, overdraft_limit = c.overdraft_limit,
-    due_at = c.due_at, position = c.position, version = c.version, updated_at = c.updated_at
+    due_at = c.due_at, position = c.position, version = c.version, updated_at = c.updated_at,
+    look_at = CASE WHEN b.look_at > c.updated_at AND (c.due_at IS NULL OR b.look_at <= c.due_at)
+        THEN b.look_at ELSE c.due_at END
 FROM unnest(
     %(tenant)b::text[], %(account)b::text[], %(granted)b::bigint[], %(available)b::bigint[],
     %(pending)b::bigint[], %(reserved)b::bigint[], %(consumed)b::bigint[], %(expired)b::bigint[],
@@ -66,17 +72,23 @@ AS c(tenant, account, granted, available, pending, reserved, consumed, expired, 
     overdraft_reserved, overdraft_limit, due_at, position, version, updated_at)
 WHERE b.tenant = c.tenant AND b.account = c.account AND b.version < c.version
 """
+LOOK_LATER = """
+UPDATE {balances_v2} SET look_at = due_at
+WHERE ctid = ANY (ARRAY (
+    SELECT ctid FROM {balances_v2}
+    WHERE look_at <= now() AND (due_at IS NULL OR due_at > look_at) LIMIT 5000))
+"""
 COLUMNS = """
     tenant, account, granted, available, pending, reserved, consumed, expired, revoked, debt,
     overdraft_reserved, overdraft_limit, due_at, position, version, updated_at
 """
 SELECT_ONE = (
-    "SELECT" + COLUMNS + "FROM projections.balances_v1"
+    "SELECT" + COLUMNS + "FROM projections.balances_v2"
     " WHERE tenant = %(tenant)s AND account = %(account)s"
 )
 SELECT_DUE = """
-SELECT tenant, account, due_at FROM projections.balances_v1
-WHERE due_at <= %(now)s ORDER BY due_at, tenant, account LIMIT %(limit)s
+SELECT tenant, account, due_at FROM projections.balances_v2
+WHERE look_at <= %(now)s AND due_at <= %(now)s ORDER BY due_at, tenant, account LIMIT %(limit)s
 """
 
 
@@ -170,13 +182,15 @@ BALANCES = Projection(
     name="balances",
     tables=(
         Table(
-            name="balances_v1",
+            name="balances_v2",
             key=("tenant", "account"),
             create=CREATE,
-            indexes=(INDEX_DUE,),
+            indexes=(INDEX_LOOK,),
+            hints=("look_at",),
         ),
     ),
     apply=apply,
+    tidy=LOOK_LATER,
 )
 
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 from msgspec import Struct
 from psycopg import Connection, ServerCursor
 from psycopg.rows import dict_row
-from psycopg.sql import SQL, Identifier
+from psycopg.sql import SQL, Composed, Identifier
 
 from projections.projection import SCHEMA, Table
 
@@ -17,8 +17,9 @@ FETCHED: Final = 5_000
 
 Key = tuple[Any, ...]
 
-SELECT_DIGESTS = SQL("SELECT {key}, md5(t::text) FROM {table} AS t ORDER BY {key}")
-SELECT_ROW = SQL("SELECT to_jsonb(t) AS row FROM {table} AS t WHERE {condition}")
+SELECT_DIGESTS = SQL("SELECT {key}, md5({row}::text) FROM {table} AS t ORDER BY {key}")
+SELECT_ROW = SQL("SELECT to_jsonb(t) - {hints} AS row FROM {table} AS t WHERE {condition}")
+WHOLE, WITHOUT = SQL("t"), SQL("(to_jsonb(t) - {hints})")
 SAME = SQL("{} IS NOT DISTINCT FROM %s")
 COUNT = SQL("SELECT count(*) FROM {table}")
 
@@ -70,12 +71,17 @@ def count_rows(connection: Connection[Any], table: Table, suffix: str) -> int:
 def _read(connection: Connection[Any], table: Table, suffix: str) -> Iterator[tuple[Key, str]]:
     query = SELECT_DIGESTS.format(
         key=SQL(", ").join(map(Identifier, table.key)),
+        row=WITHOUT.format(hints=_hints(table)) if table.hints else WHOLE,
         table=Identifier(SCHEMA, table.name + suffix),
     )
     with ServerCursor(connection, f"digests_{table.name}") as cursor:
         cursor.itersize = FETCHED
         for *key, digest in cursor.execute(query):
             yield tuple(key), digest
+
+
+def _hints(table: Table) -> Composed:
+    return SQL("{}::text[]").format(list(table.hints))
 
 
 def _differing(live: Iterator[tuple[Key, str]], built: Iterator[tuple[Key, str]]) -> Iterator[Key]:
@@ -103,6 +109,7 @@ def _order(key: Key) -> tuple[tuple[bool, Any], ...]:
 
 def _row(connection: Connection[Any], table: Table, suffix: str, key: Key) -> dict[str, Any] | None:
     query = SELECT_ROW.format(
+        hints=_hints(table),
         table=Identifier(SCHEMA, table.name + suffix),
         condition=SQL(" AND ").join(SAME.format(Identifier(name)) for name in table.key),
     )

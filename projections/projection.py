@@ -28,20 +28,26 @@ class Table(Struct, frozen=True, kw_only=True):
 
     `create` and `indexes` name their table in braces, as the fold's statements do, so that a
     rebuild can make the same table under another name. `key` identifies a row, and orders rows.
+    `hints` are columns that say nothing of their own, and depend on how events came in batches.
     """
 
     name: str
     key: tuple[str, ...]
     create: LiteralString
     indexes: tuple[LiteralString, ...] = ()
+    hints: tuple[str, ...] = ()
 
 
 class Projection(Struct, frozen=True, kw_only=True):
-    """Tables that follow the ledger. Its position is kept under the first table's name."""
+    """Tables that follow the ledger. Its position is kept under the first table's name.
+
+    `tidy` is a statement that the runner repeats now and then, to keep `hints` sharp.
+    """
 
     name: str
     tables: tuple[Table, ...]
     apply: Callable[[Target, Sequence[Recorded]], None]
+    tidy: LiteralString | None = None
 
     @property
     def tracked_as(self) -> str:
@@ -108,6 +114,13 @@ def index(connection: Connection[Any], projection: Projection, suffix: str = "")
     for table in projection.tables:
         for statement in table.indexes:
             connection.execute(rendered(statement, (table.name,), suffix))
+
+
+def tidy(connection: Connection[Any], projection: Projection) -> None:
+    """Keep a projection's hints sharp, if it has any."""
+    if projection.tidy is not None:
+        names = tuple(table.name for table in projection.tables)
+        connection.execute(rendered(projection.tidy, names), prepare=True)
 
 
 def drop(connection: Connection[Any], projection: Projection, suffix: str = "") -> None:

@@ -23,7 +23,7 @@ from psycopg import Connection
 from ledger.codec import UnknownEvent
 from ledger.records import Recorded
 from ledger.store import Store
-from projections.projection import Projection
+from projections.projection import Projection, tidy
 from projections.registry import PROJECTIONS
 from projections.status import Failure, ProjectionStatus, read_status
 from projections.tables import LOCKS, RUNNER_LOCK, claim, connect, prepare, write_batch
@@ -171,6 +171,8 @@ class Runner:
             idle_ms = self.poll_ms if moved else min(IDLE_MS_MAX, idle_ms * 2)
             if time.monotonic() - refreshed > REFRESH_SECONDS:
                 self._refresh(connection)
+                for projection in self._projections:
+                    tidy(connection, projection)
                 refreshed = time.monotonic()
             # What a round takes is part of the pause: a busy ledger is visible the sooner. But the
             # busier it is, the more a round takes in: few large ones cost far less than many.

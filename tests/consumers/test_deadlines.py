@@ -46,7 +46,7 @@ def names(room: Room, account: str) -> list[str]:
 
 def is_projected(room: Room) -> bool:
     with psycopg.connect(room.urls.app_url) as connection:
-        row = connection.execute("SELECT max(position) FROM projections.balances_v1").fetchone()
+        row = connection.execute("SELECT max(position) FROM projections.balances_v2").fetchone()
     return row == (room.store.max_position(),)
 
 

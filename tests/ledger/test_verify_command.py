@@ -82,13 +82,13 @@ def test_a_projection_that_says_something_else_is_printed(
 ) -> None:
     with psycopg.connect(database.app_url) as connection:
         connection.execute(
-            "UPDATE projections.balances_v1 SET available = available - 1, consumed = consumed + 1"
+            "UPDATE projections.balances_v2 SET available = available - 1, consumed = consumed + 1"
             " WHERE account = 'a'"
         )
     status, findings, _ = verify()
     assert status == 1
     assert [(finding["rule"], finding["table"]) for finding in findings] == [
-        ("projection", "balances_v1")
+        ("projection", "balances_v2")
     ]
     assert "available is 6 instead of 7" in findings[0]["what"]
     assert verify("--account", "b")[:2] == (0, [])

@@ -40,7 +40,7 @@ def test_status_and_rebuild_tell_what_is_so(
     assert [one["name"] for one in found] == [projection.name for projection in PROJECTIONS]
     assert {(one["state"], one["position"]) for one in found} == {("running", str(head))}
     with connect(store) as connection:
-        connection.execute("UPDATE projections.balances_v1 SET version = 0 WHERE account = 'ann'")
+        connection.execute("UPDATE projections.balances_v2 SET version = 0 WHERE account = 'ann'")
     done = scrip(database, "rebuild", "balances")
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)

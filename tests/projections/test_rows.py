@@ -55,7 +55,7 @@ def test_a_balance_row_is_the_account_folded(
     told: Store, accounts: dict[tuple[str, str], Account]
 ) -> None:
     found = {}
-    for row in rows(told, "SELECT * FROM projections.balances_v1"):
+    for row in rows(told, "SELECT * FROM projections.balances_v2"):
         balance = Balance(**{name: row[name] for name in Balance.__struct_fields__})
         found[row["tenant"], row["account"]] = (row["version"], balance)
     assert found == {key: (one.version, one.balance) for key, one in accounts.items()}

@@ -204,8 +204,8 @@ def test_rows_and_position_go_together_when_a_connection_dies_between_them(
         with pytest.raises(psycopg.OperationalError):
             connection.execute("COMMIT")
     with connect(store) as connection:
-        assert position_of(connection, "balances_v1") == 0
-        row = connection.execute("SELECT count(*) FROM projections.balances_v1").fetchone()
+        assert position_of(connection, "balances_v2") == 0
+        row = connection.execute("SELECT count(*) FROM projections.balances_v2").fetchone()
         assert row == (0,)
     with running(store):
         history.catch_up()
@@ -277,15 +277,15 @@ def test_a_version_of_a_table_that_is_missing_is_made_and_filled(
     def put(target: Target, batch: Sequence[Recorded]) -> None:
         statements = (balances.INSERT, balances.UPDATE)
         for statement, some in zip(statements, balances.fold(batch), strict=True):
-            target.change(statement.replace("balances_v1", "balances_v2"), some)  # type: ignore[arg-type]
+            target.change(statement.replace("balances_v2", "balances_v3"), some)  # type: ignore[arg-type]
 
     second = msgspec.structs.replace(
         balances.BALANCES,
         tables=(
             Table(
-                name="balances_v2",
+                name="balances_v3",
                 key=("tenant", "account"),
-                create=balances.CREATE.replace("balances_v1", "balances_v2"),  # type: ignore[arg-type]
+                create=balances.CREATE.replace("balances_v2", "balances_v3"),  # type: ignore[arg-type]
             ),
         ),
         apply=put,
@@ -297,8 +297,8 @@ def test_a_version_of_a_table_that_is_missing_is_made_and_filled(
         left, right = (
             connection.execute(query).fetchall()
             for query in (
-                "SELECT * FROM projections.balances_v1 ORDER BY 1, 2",
-                "SELECT * FROM projections.balances_v2 ORDER BY 1, 2",
+                f"SELECT {balances.COLUMNS} FROM projections.balances_v2 ORDER BY 1, 2".encode(),
+                f"SELECT {balances.COLUMNS} FROM projections.balances_v3 ORDER BY 1, 2".encode(),
             )
         )
     assert left == right
