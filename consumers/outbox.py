@@ -41,9 +41,9 @@ LOCK: Final = 7_305_804_385_213
 WINDOW_MAX: Final = 1_000
 WINDOW_BYTES_MAX: Final = 8 * 1024 * 1024
 """About what is sent before an answer is waited for: JetStream queues 128 MiB, and drops more."""
-POLL_SECONDS: Final = 0.04
-"""A look costs as much as a dozen events, so that those of some time are taken at once."""
-QUIET_POLL_SECONDS: Final = 0.16
+POLL_SECONDS: Final = 0.1
+"""To look, to send and to be answered costs as much as a hundred events more: few at a time, they
+would cost ten times as much as many."""
 STANDBY_SECONDS: Final = 1.0
 CHECK_SECONDS: Final = 2.0
 PAUSE_SECONDS: Final = 0.5
@@ -109,7 +109,7 @@ async def _publish_from_tail(
     loop = asyncio.get_running_loop()
     checked_at = loop.time()
     # The first goes alone: if it is what NATS refuses, NATS says why (see `publish_window`).
-    most, pause = 1, POLL_SECONDS
+    most = 1
     while not stop.is_set() and client.stats["reconnects"] == reconnects:
         part.alive(connected=client.is_connected)
         if not client.is_connected:
@@ -125,15 +125,13 @@ async def _publish_from_tail(
                 part.waiting(str(error))
                 await _paused(stop, PAUSE_SECONDS)
                 return
-            pause = POLL_SECONDS
         elif loop.time() - checked_at > CHECK_SECONDS:
             checked_at = loop.time()
             if await read_tail(jetstream(client)) != tail:
                 log.warning("outbox.tail_changed", position=tail.position)
                 return
         if len(rows) < most:
-            await _paused(stop, pause)
-            pause = min(pause * 2, QUIET_POLL_SECONDS)
+            await _paused(stop, POLL_SECONDS)
         most = WINDOW_MAX
 
 
