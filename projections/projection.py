@@ -9,7 +9,7 @@ from typing import Any, LiteralString
 import msgspec
 from msgspec import Struct
 from psycopg import Connection, Cursor
-from psycopg.sql import SQL, Composed, Identifier
+from psycopg.sql import SQL, Identifier
 
 from ledger.records import Recorded
 from projections.arrays import columns
@@ -93,9 +93,10 @@ class Target:
 
 
 @lru_cache(maxsize=256)
-def rendered(statement: LiteralString, names: tuple[str, ...], suffix: str = "") -> Composed:
+def rendered(statement: LiteralString, names: tuple[str, ...], suffix: str = "") -> bytes:
     """Return a statement with its tables' real names in place of those in braces."""
-    return SQL(statement).format(**{name: Identifier(SCHEMA, name + suffix) for name in names})
+    tables = {name: Identifier(SCHEMA, name + suffix) for name in names}
+    return SQL(statement).format(**tables).as_bytes()
 
 
 def as_json(value: object) -> str:
