@@ -1,10 +1,14 @@
 """What every room's tests may use: a real PostgreSQL and a real nats-server, one per worker."""
 
+import signal
 from collections.abc import Iterator
 
 import pytest
 
 from scrip.embedded import EmbeddedNats, EmbeddedPostgres
+
+# Whoever was started in the background ignores Ctrl-C, and so would all that the tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

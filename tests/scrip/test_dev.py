@@ -91,6 +91,7 @@ def test_a_second_one_on_the_same_folder_is_refused_and_a_killed_one_leaves_noth
         running.process.kill()
         psutil.wait_procs(family, timeout=20)
         assert not [p for p in family if p.is_running()]
+    (folder / "dev.json").unlink()  # The killed one could not take it back.
     with dev(folder) as running:
         assert running.says["keys"] == keys
 
