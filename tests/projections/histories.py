@@ -27,7 +27,7 @@ TENANTS = ("north", "south")
 ACCOUNTS = ("ann", "bob", "cy")
 FEATURES = ("image", "text", None)
 START = datetime(2026, 3, 27, 9, 13, tzinfo=UTC)
-PATIENCE_SECONDS = 30
+PATIENCE_SECONDS = 60
 
 
 class History:
@@ -71,7 +71,7 @@ class History:
             reason=self.random.choice((None, "because")),
         )
         try:
-            recorded = self.writer.submit(order).result(10).recorded
+            recorded = self.writer.submit(order).result(PATIENCE_SECONDS).recorded
         except LedgerError:
             return None
         if recorded is not None and account is not None:

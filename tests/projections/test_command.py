@@ -21,7 +21,7 @@ def scrip(database: DatabaseUrls, *words: str) -> subprocess.CompletedProcess[st
         capture_output=True,
         text=True,
         env={**inherited, "DATABASE_URL": database.app_url},
-        timeout=60,
+        timeout=120,
         check=False,
     )
 

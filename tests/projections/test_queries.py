@@ -16,7 +16,7 @@ from ledger.store import Store
 from projections.accounts import list_accounts, read_account
 from projections.audit import AuditFilter, list_events
 from projections.balances import due_accounts, read_balance
-from projections.cursors import Page
+from projections.cursors import Page, encode_cursor
 from projections.grants import list_grants, read_grant
 from projections.reservations import list_reservations, read_reservation
 from projections.runner import Runner
@@ -179,6 +179,9 @@ def test_the_directory_is_searched_by_a_part_of_id_or_label_taken_literally(
         {"key": "k30"},
         {"subject": "up-40"},
         {"account": "ann", "by": "key:one", "name": "credits.reserved.v1"},
+        {"account": "bob", "key": "k30"},
+        {"account": "ann", "subject": "up-40"},
+        {"account": "nobody"},
     ],
 )
 def test_the_audit_trail_is_filtered_and_paged_by_position(
@@ -218,3 +221,32 @@ def test_the_audit_trail_is_cut_by_time_half_open(told: Store, events: list[Reco
     assert list(page.data) == [
         one for one in events if one.tenant == "north" and some[0] <= one.recorded_at < some[1]
     ]
+
+
+@pytest.mark.parametrize("newest_first", [True, False])
+def test_an_accounts_events_go_on_from_any_event_of_the_tenant(
+    told: Store,
+    events: list[Recorded],
+    newest_first: bool,  # noqa: FBT001 - a parameter of the test
+) -> None:
+    first = ask(told, lambda conn: list_events(conn, "north", AuditFilter(account="bob"), limit=20))
+    assert first.next_cursor is not None
+    at = first.data[-1].position
+    name = "events-newest" if newest_first else "events-oldest"
+    page = ask(
+        told,
+        lambda conn: list_events(
+            conn,
+            "north",
+            AuditFilter(account="ann"),
+            newest_first=newest_first,
+            cursor=encode_cursor(name, at),
+            limit=500,
+        ),
+    )
+    anns = [one for one in events if (one.tenant, one.account) == ("north", "ann")]
+    assert list(page.data) == (
+        [one for one in anns if one.position < at][::-1]
+        if newest_first
+        else [one for one in anns if one.position > at][:500]
+    )
