@@ -109,6 +109,7 @@ async def _answer(room: Room, client: Client, way: NatsWay, stop: asyncio.Event)
             )
             subscriptions.append(subscription)
         await discovery.start()
+        await client.flush()  # Until NATS has read them, nobody is there to be asked.
         log.info("nats.answering", subjects=SUBJECTS, queue=QUEUE)
         await _watch(client, way, sending, stop)
     finally:

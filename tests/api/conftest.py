@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from ledger.migrate import migrate
 from scrip.embedded import DatabaseUrls, EmbeddedNats, EmbeddedPostgres
 from tests.api.nats_room import Asker, asking, until_nats_is, way_to
 from tests.api.room import Service, Tenant, fresh
+from tests.nats_streams import delete_streams
 
 
 @pytest.fixture(scope="session")
@@ -50,6 +52,7 @@ def nats_service(
     postgres_server: EmbeddedPostgres, api_template: str, nats_server: EmbeddedNats
 ) -> Iterator[Service]:
     """Run a service that answers over NATS too. No other is there while it is."""
+    asyncio.run(delete_streams(nats_server.url))
     urls = postgres_server.create_database(fresh("api_nats"), api_template)
     with Service(urls, nats=way_to(nats_server.url)) as running:
         until_nats_is(running)

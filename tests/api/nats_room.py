@@ -13,14 +13,16 @@ import httpx
 import msgspec
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
 
 from api.routes import NatsWay
 from consumers.streams import connect, tenant_of, token_of
 from tests.api.room import Answer, Service, Tenant, fresh
 
 T = TypeVar("T")
-REQUEST_SECONDS_MAX = 20.0
-STATE_SECONDS_MAX = 30.0
+REQUEST_SECONDS_MAX = 60.0
+STATE_SECONDS_MAX = 60.0
+RUN_SECONDS_MAX = 120.0
 
 
 def way_to(url: str, requests_max: int = 4_096) -> NatsWay:
@@ -49,7 +51,21 @@ class Asker:
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the connection's loop, and return what it returns."""
-        return asyncio.run_coroutine_threadsafe(work, self.loop).result(60)
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(RUN_SECONDS_MAX)
+
+    def until_answered(self) -> None:
+        """Wait until a request comes to the service again, after NATS was away.
+
+        A service subscribes when it is connected, and may say so a moment before NATS has read it.
+        """
+        deadline = time.monotonic() + STATE_SECONDS_MAX
+        while True:
+            # What is subscribed to last is what finds the service.
+            with contextlib.suppress(NatsError):
+                self.run(self.client.request("$SRV.PING.scrip-ledger", timeout=5))
+                return
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
 
     def ask(
         self,
@@ -100,7 +116,7 @@ def asking(url: str) -> Iterator[Asker]:
     thread.start()
     try:
         connecting = asyncio.run_coroutine_threadsafe(connect(url, "test"), loop)
-        asker = Asker(connecting.result(20), loop)
+        asker = Asker(connecting.result(RUN_SECONDS_MAX), loop)
         try:
             yield asker
         finally:

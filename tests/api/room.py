@@ -26,6 +26,8 @@ from scrip.embedded import DatabaseUrls
 Role = Literal["service", "admin", "reader"]
 _numbers = itertools.count(1)
 MIB = 1 << 20
+WAIT_SECONDS_MAX = 60.0
+CONNECTION_SECONDS_MAX = 15.0
 
 
 class Answer(Struct):
@@ -51,7 +53,7 @@ class Client:
         self.http = httpx.Client(
             base_url=base_url,
             headers={"Authorization": f"Bearer {secret}"},
-            timeout=30,
+            timeout=WAIT_SECONDS_MAX,
             verify=False,  # noqa: S501 - see above
             trust_env=False,
         )
@@ -123,17 +125,24 @@ def fresh(kind: str) -> str:
 
 
 class Service:
-    """The service, running. Settings are small where a test would else have to wait."""
+    """The service, running, and all of it: its tables are made, and follow the ledger."""
 
-    def __init__(self, urls: DatabaseUrls, **settings: Any) -> None:
+    def __init__(
+        self,
+        urls: DatabaseUrls,
+        connection_seconds: float = CONNECTION_SECONDS_MAX,
+        **settings: Any,
+    ) -> None:
         self.urls = urls
+        self.connection_seconds = connection_seconds
         self.settings = {
-            "position_wait_seconds": 0.5,
+            "position_wait_seconds": WAIT_SECONDS_MAX,
             "key_known_seconds": 0.3,
             "version": "0.1.0",
             **settings,
         }
         self.base_url = ""
+        self._clients: list[Client] = []
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
@@ -148,11 +157,13 @@ class Service:
             min_size=1,
             max_size=8,
             open=False,
-            timeout=3,
-            kwargs={"autocommit": True, "options": "-c statement_timeout=5000 -c timezone=UTC"},
+            timeout=self.connection_seconds,
+            kwargs={"autocommit": True, "options": "-c statement_timeout=15000 -c timezone=UTC"},
         )
         self.app = create_app(Deps(writer=self.writer, pool=pool, **self.settings))
         self._stack.enter_context(self._serving())
+        self._stack.callback(self._hang_up)
+        self._wait_until_ready()
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -166,7 +177,7 @@ class Service:
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, name="uvicorn")
         thread.start()
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + WAIT_SECONDS_MAX
         while not server.started:
             assert time.monotonic() < deadline, "the server does not start"
             assert thread.is_alive()
@@ -176,6 +187,26 @@ class Service:
         yield
         server.should_exit = True
         thread.join()
+
+    def _wait_until_ready(self) -> None:
+        """Wait for the projections' tables: until they are made, reads are refused."""
+        client = self._seen_by("none")
+        deadline = time.monotonic() + WAIT_SECONDS_MAX
+        while (ready := client.get("/health/ready")).status != 200:
+            assert time.monotonic() < deadline, ready.body
+            time.sleep(0.02)
+        client.http.close()
+
+    def _seen_by(self, secret: str) -> Client:
+        client = Client(self.base_url, secret)
+        self._clients = [one for one in self._clients if not one.http.is_closed]
+        self._clients.append(client)
+        return client
+
+    def _hang_up(self) -> None:
+        """Close what a test that failed has left open: it would fail the next one too."""
+        for client in self._clients:
+            client.http.close()
 
     def tenant(self, name: str | None = None) -> Tenant:
         """Make a tenant, with a key of each role."""
@@ -193,7 +224,7 @@ class Service:
         """Return a client with a new key."""
         with self.database() as connection:
             _, secret = create_key(connection, tenant, role)
-        return Client(self.base_url, secret)
+        return self._seen_by(secret)
 
     @contextlib.contextmanager
     def database(self) -> Iterator[psycopg.Connection[Any]]:

@@ -12,7 +12,15 @@ from nats.errors import NoRespondersError
 from api.batch import BATCHED
 from api.problems import CONTENT_TYPE
 from scrip.embedded import EmbeddedNats, EmbeddedPostgres
-from tests.api.nats_room import Asker, answer_of, asking, headers_for, until_nats_is, way_to
+from tests.api.nats_room import (
+    REQUEST_SECONDS_MAX,
+    Asker,
+    answer_of,
+    asking,
+    headers_for,
+    until_nats_is,
+    way_to,
+)
 from tests.api.room import MIB, Service, Tenant, fresh
 from tests.api.writes import USES
 
@@ -193,7 +201,7 @@ def test_a_key_opens_no_other_tenant(service: Service, tenant: Tenant, nats: Ask
 
 def test_a_request_without_headers_is_refused(tenant: Tenant, nats: Asker) -> None:
     subject = f"scrip.{tenant.name}.ledger.reserve"
-    answer = answer_of(nats.run(nats.client.request(subject, b"{}", timeout=10)))
+    answer = answer_of(nats.run(nats.client.request(subject, b"{}", timeout=REQUEST_SECONDS_MAX)))
     assert (answer.status, answer.code) == (401, "unauthenticated")
     answer = nats.ask(tenant, "reserve", {"amount": "1"}, headers={"Idempotency-Key": ""})
     assert (answer.status, answer.code) == (400, "idempotency_key_required")
@@ -229,7 +237,7 @@ def test_names_of_headers_may_be_in_any_case(tenant: Tenant, nats: Asker) -> Non
     headers = {key.lower(): value for key, value in headers_for(tenant).items()}
     subject = f"scrip.{tenant.name}.ledger.deduct"
     body = msgspec.json.encode({"account": name, "amount": "1"})
-    asked = nats.client.request(subject, body, timeout=10, headers=headers)
+    asked = nats.client.request(subject, body, timeout=REQUEST_SECONDS_MAX, headers=headers)
     assert answer_of(nats.run(asked)).status == 201
 
 

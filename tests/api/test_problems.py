@@ -13,7 +13,7 @@ from api.problems import TYPE_PREFIX, refusals
 from ledger.domain.errors import LedgerError
 from ledger.migrate import migrate
 from scrip.embedded import DatabaseUrls, EmbeddedPostgres
-from tests.api.room import MIB, Answer, Service, Tenant
+from tests.api.room import MIB, WAIT_SECONDS_MAX, Answer, Service, Tenant
 
 ERRORS = Path(__file__).parents[2] / "docs" / "errors.md"
 KINDS: list[type[LedgerError]] = list(refusals())
@@ -203,7 +203,7 @@ def test_a_full_queue_is_an_answer(own_database: DatabaseUrls) -> None:
 
 
 def test_a_read_side_that_is_behind_says_so(own_database: DatabaseUrls) -> None:
-    with Service(own_database) as service:
+    with Service(own_database, position_wait_seconds=0.2) as service:
         tenant = service.tenant()
         account = tenant.account("10")
         service.runner.close()
@@ -249,9 +249,10 @@ def test_health_says_what_is_wrong(tenant: Tenant) -> None:
 def test_without_a_database_it_says_so_and_comes_back(tmp_path: Path) -> None:
     with EmbeddedPostgres(tmp_path) as server:
         migrate(server.owner_url, "scrip_app")
-        with Service(server.urls()) as service:
+        with Service(server.urls(), connection_seconds=1.0) as service:
             tenant = service.tenant()
             account = tenant.account("10")
+            patience = service.writer.command_timeout_seconds
             service.writer.command_timeout_seconds = 0.5
             server.stop()
             ready = tenant.admin.get("/health/ready")
@@ -262,7 +263,8 @@ def test_without_a_database_it_says_so_and_comes_back(tmp_path: Path) -> None:
             assert (done.status, done.code) == (503, "store_unavailable")
             assert tenant.admin.get("/health/live").status == 200
             server.start()
-            deadline = time.monotonic() + 20
+            service.writer.command_timeout_seconds = patience
+            deadline = time.monotonic() + WAIT_SECONDS_MAX
             while True:
                 again = tenant.service.post(f"{account}/deductions", {"amount": "1"}, key="k")
                 if again.status == 201:

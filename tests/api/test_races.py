@@ -22,12 +22,14 @@ from ledger.records import Order
 from ledger.store import Store
 from ledger.writer import Writer
 from scrip.embedded import DatabaseUrls
-from tests.api.room import Client, Service, Tenant, fresh
+from tests.api.room import WAIT_SECONDS_MAX, Client, Service, Tenant, fresh
 
 
 async def _reserve_at_once(client: Client, base_url: str, account: str, count: int) -> list[int]:
     headers = {"Authorization": f"Bearer {client.secret}"}
-    async with httpx.AsyncClient(base_url=base_url, headers=headers, timeout=30) as http:
+    async with httpx.AsyncClient(
+        base_url=base_url, headers=headers, timeout=WAIT_SECONDS_MAX
+    ) as http:
 
         async def reserve(number: int) -> int:
             answer = await http.post(
@@ -58,7 +60,9 @@ def test_a_key_used_at_once_by_many_has_one_effect(service: Service, tenant: Ten
             "Authorization": f"Bearer {tenant.service.secret}",
             "Idempotency-Key": "once",
         }
-        async with httpx.AsyncClient(base_url=service.base_url, headers=headers) as http:
+        async with httpx.AsyncClient(
+            base_url=service.base_url, headers=headers, timeout=WAIT_SECONDS_MAX
+        ) as http:
             answers = await asyncio.gather(
                 *(http.post(f"{account}/deductions", json={"amount": "1"}) for _ in range(30))
             )
@@ -82,7 +86,7 @@ def test_a_command_is_done_although_its_caller_hangs_up(service: Service, tenant
     assert where.port
     with socket.create_connection((where.hostname, where.port)) as connection:
         connection.sendall(request.encode())
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + WAIT_SECONDS_MAX
     while tenant.service.get(f"{account}/balance", consistency="strong").body["consumed"] == "0":
         assert time.monotonic() < deadline, "an accepted command was lost"
         time.sleep(0.01)
@@ -123,7 +127,7 @@ def test_a_loop_that_has_ended_does_not_hurt_the_writer(service: Service) -> Non
         await asyncio.sleep(0)
 
     asyncio.run(leave())
-    assert service.writer.submit(order).result(timeout=10).recorded is not None
+    assert service.writer.submit(order).result(WAIT_SECONDS_MAX).recorded is not None
     assert service.writer.alive
 
 
@@ -148,5 +152,5 @@ def test_a_database_that_is_frozen_is_given_up_and_the_key_tells_what_became(
         finally:
             for pid in pids:
                 os.kill(pid, signal.SIGCONT)
-        assert writer.submit(order).result(timeout=10).replayed
+        assert writer.submit(order).result(WAIT_SECONDS_MAX).replayed
     store.close()

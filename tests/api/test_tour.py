@@ -70,26 +70,27 @@ def test_what_has_expired_is_not_shown_as_available_although_nobody_recorded_it(
     tenant: Tenant,
 ) -> None:
     account = tenant.account("10")
-    tenant.service.post(f"{account}/reservations", {"id": "r", "amount": "4", "ttl_seconds": 1})
+    tenant.service.post(f"{account}/reservations", {"id": "r", "amount": "4", "ttl_seconds": 5})
     position = tenant.service.post(
         f"{account}/grants",
-        {"id": "late", "amount": "5", "kind": "paid", "effective_at": soon(1)},
+        {"id": "late", "amount": "5", "kind": "paid", "effective_at": soon(6)},
     ).body["position"]
     before = tenant.reader.get(f"{account}/balance", position=position).body
     assert (before["available"], before["reserved"], before["pending"]) == ("6", "4", "5")
-    time.sleep(1.3)
+    time.sleep(6.3)
     after = tenant.reader.get(f"{account}/balance").body
     assert (after["available"], after["reserved"], after["pending"]) == ("15", "0", "0")
     assert tenant.reader.get(account).body["balance"]["available"] == "15"
-    listed = tenant.reader.get("/v1/accounts").body["data"]
+    listed = tenant.reader.get("/v1/accounts", position=position).body["data"]
     assert [row["balance"]["available"] for row in listed] == ["15"]
     reservation = tenant.reader.get(f"{account}/reservations/r").body
     assert (reservation["status"], reservation["remaining"]) == ("expired", "0")
-    assert ids(tenant, f"{account}/reservations", status="open") == []
-    assert ids(tenant, f"{account}/reservations", status="expired") == ["r"]
+    at = {"position": position}
+    assert ids(tenant, f"{account}/reservations", status="open", **at) == []
+    assert ids(tenant, f"{account}/reservations", status="expired", **at) == ["r"]
     assert tenant.reader.get(f"{account}/grants/late").body["status"] == "active"
-    assert ids(tenant, f"{account}/grants", status="pending") == []
-    assert "late" in ids(tenant, f"{account}/grants", status="active")
+    assert ids(tenant, f"{account}/grants", status="pending", **at) == []
+    assert "late" in ids(tenant, f"{account}/grants", status="active", **at)
 
 
 def soon(seconds: float) -> str:

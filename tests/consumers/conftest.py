@@ -12,8 +12,9 @@ import pytest
 from ledger.migrate import migrate
 from scrip.embedded import EmbeddedNats, EmbeddedPostgres
 from tests.consumers.room import Room
+from tests.nats_streams import delete_streams
 
-TEST_SECONDS_MAX = 80
+TEST_SECONDS_MAX = 240
 _numbers = itertools.count(1)
 
 
@@ -48,8 +49,8 @@ def room(
     """Give a test its own database and writer, and the shared nats-server, emptied."""
     name = f"consumers_{next(_numbers)}"
     urls = postgres_server.create_database(name, ledger_template)
+    asyncio.run(delete_streams(nats_server.url))
     with Room(urls, nats_server) as room:
-        asyncio.run(room.delete_streams())
         yield room
     postgres_server.drop_database(name)
 

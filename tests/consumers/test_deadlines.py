@@ -14,6 +14,7 @@ from consumers.health import Part
 from ledger.domain.commands import GrantCredits, PutAccount, Reserve
 from ledger.domain.entities import Charge
 from ledger.domain.values import MICRO
+from ledger.records import Recorded
 from ledger.writer import Writer
 from tests.consumers.room import Room, projecting, until
 
@@ -50,9 +51,15 @@ def is_projected(room: Room) -> bool:
     return row == (room.store.max_position(),)
 
 
-def reserve(room: Room, account: str, seconds: int) -> None:
+def reserve(room: Room, account: str, seconds: int) -> Recorded:
     charge = Charge(amount=10 * MICRO)
-    room.do(account, Reserve(id="job-1", charge=charge, ttl_seconds=seconds))
+    outcome = room.do(account, Reserve(id="job-1", charge=charge, ttl_seconds=seconds))
+    assert outcome.recorded is not None
+    return outcome.recorded
+
+
+async def until_past(deadline: datetime) -> None:
+    await asyncio.sleep(max(0.0, (deadline - datetime.now(UTC)).total_seconds()) + 0.05)
 
 
 async def test_a_reservation_that_expires_is_released_though_nobody_asks(projected: Room) -> None:
@@ -69,9 +76,10 @@ async def test_a_reservation_that_expires_is_released_though_nobody_asks(project
 
 async def test_balances_are_right_while_nobody_settles_anything(projected: Room) -> None:
     projected.open_account("account-1")
-    reserve(projected, "account-1", 1)
-    assert projected.view("account-1").balance.available == 990 * MICRO
-    await asyncio.sleep(1.1)
+    held = reserve(projected, "account-1", 1)
+    assert held.balance is not None
+    assert held.balance.available == 990 * MICRO
+    await until_past(held.recorded_at + timedelta(seconds=1))
     assert projected.view("account-1").balance.available == 1_000 * MICRO
     assert "reservation.expired.v1" not in names(projected, "account-1")
 
@@ -84,8 +92,8 @@ async def test_grants_become_effective_and_expire_by_themselves(projected: Room)
         GrantCredits(
             amount=MICRO,
             kind="promotional",
-            effective_at=now + timedelta(seconds=1),
-            expires_at=now + timedelta(seconds=2),
+            effective_at=now + timedelta(seconds=4),
+            expires_at=now + timedelta(seconds=5),
         ),
     )
     async with settling(projected):
@@ -112,12 +120,12 @@ async def test_any_number_of_processes_settle_each_deadline_once(projected: Room
 
 async def test_a_projection_that_stands_still_does_no_harm(projected: Room) -> None:
     projected.open_account("account-1")
-    reserve(projected, "account-1", 1)
+    deadline = reserve(projected, "account-1", 6).recorded_at + timedelta(seconds=6)
     async with await AsyncConnection.connect(projected.urls.app_url, autocommit=True) as connection:
-        later = datetime.now(UTC) + timedelta(seconds=2)
+        later = deadline + timedelta(seconds=1)
         await until(lambda: is_projected(projected))
         # The account is listed as due before it is.
         assert await settle_due(connection, projected.writer, later) == 0
-        await asyncio.sleep(1.1)
+        await until_past(deadline)
         assert await settle_due(connection, projected.writer, later) == 1
         assert await settle_due(connection, projected.writer, later) == 0

@@ -43,7 +43,7 @@ from ledger.domain.events import NAMES
 from ledger.domain.values import MICRO
 from ledger.records import Order
 from scrip.embedded import EmbeddedNats
-from tests.consumers.room import FEATURE, MODEL, TENANT, Room, until
+from tests.consumers.room import ANSWER_SECONDS_MAX, FEATURE, MODEL, TENANT, Room, until
 
 TERMINATE = """
 SELECT pg_terminate_backend(pid) FROM pg_locks
@@ -84,7 +84,7 @@ def spend(room: Room, count: int) -> None:
         for number in range(count)
     ]
     for future in futures:
-        future.result(10)
+        future.result(ANSWER_SECONDS_MAX)
 
 
 def stored_rows(room: Room) -> list[Row]:

@@ -20,6 +20,8 @@ from ledger.domain.values import MICRO
 from scrip.embedded import EmbeddedNats
 from tests.consumers.room import TENANT, Room, generation, projecting, tokens, until
 
+STOP_SECONDS_MAX = 40.0
+
 
 @pytest.fixture
 def projected(own_room: Room) -> Iterator[Room]:
@@ -44,7 +46,7 @@ async def working(room: Room) -> AsyncIterator[Health]:
         yield deps.health
     finally:
         stop.set()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(STOP_SECONDS_MAX):
             await task
         assert {part.state for part in deps.health.parts.values()} == {"stopped"}
 
@@ -89,7 +91,7 @@ async def test_a_worker_waits_for_nats_and_outlives_its_death(
         await asyncio.to_thread(own_nats.kill)
         await until(lambda: not deps.health.ok)
     stop.set()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(STOP_SECONDS_MAX):
         await task
 
 
@@ -155,7 +157,7 @@ def scrip(room: Room, *arguments: str) -> subprocess.CompletedProcess[str]:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
 

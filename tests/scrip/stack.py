@@ -83,7 +83,7 @@ class Running:
         """Whether the API serves; it fails when the command has ended."""
         assert self.process.poll() is None, self.printed
         try:
-            return httpx.get(self.says["base_url"] + "/health/ready", timeout=5).is_success
+            return httpx.get(self.says["base_url"] + "/health/ready", timeout=30).is_success
         except (httpx.HTTPError, FileNotFoundError):
             return False
 
@@ -104,8 +104,8 @@ class Running:
         """Press Ctrl-C; all that was started must end. Returns the exit status."""
         family = self.family
         send(self.process.pid, signal.SIGINT)
-        status = self.process.wait(60)
-        psutil.wait_procs(family, timeout=20)
+        status = self.process.wait(SECONDS_MAX)
+        psutil.wait_procs(family, timeout=60)
         assert not [child for child in family if child.is_running()]
         return status
 

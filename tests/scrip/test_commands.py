@@ -20,7 +20,7 @@ def scrip(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         env={**inherited, **environment},
-        timeout=60,
+        timeout=120,
         check=False,
     )
 

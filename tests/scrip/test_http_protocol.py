@@ -16,6 +16,9 @@ from scrip.processes import serve_app
 BODY = b"x" * 700
 HEAD = b"Host: a\r\n"
 
+SECONDS_MAX = 60
+_slow_begun = threading.Event()
+
 
 async def _app(scope: Scope, receive: Receive, send: Send) -> None:
     body = b""
@@ -25,6 +28,7 @@ async def _app(scope: Scope, receive: Receive, send: Send) -> None:
         body += message.get("body", b"")
         more = message.get("more_body", False)
     if scope["path"] == "/slow":
+        _slow_begun.set()
         await asyncio.sleep(0.3)
     if scope["path"] == "/parts":
         await send({"type": "http.response.start", "status": 200, "headers": []})
@@ -48,7 +52,7 @@ class _Served:
         self._started = threading.Event()
         self._thread = threading.Thread(target=lambda: uvloop.run(self._serve()))
         self._thread.start()
-        self._started.wait(10)
+        assert self._started.wait(SECONDS_MAX)
 
     async def _serve(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
@@ -57,10 +61,10 @@ class _Served:
 
     def stop(self) -> None:
         self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(10)
+        self._thread.join(SECONDS_MAX)
 
     def connect(self) -> socket.socket:
-        return socket.create_connection(self.address, timeout=10)
+        return socket.create_connection(self.address, timeout=SECONDS_MAX)
 
 
 @pytest.fixture
@@ -132,6 +136,10 @@ def test_whoever_hangs_up_early_disturbs_nobody(served: _Served) -> None:
 def test_a_request_that_is_being_answered_is_finished_at_the_end() -> None:
     served = _Served()
     with served.connect() as connection:
+        _slow_begun.clear()
         connection.sendall(b"GET /slow HTTP/1.1\r\n" + HEAD + b"\r\n")
-        threading.Timer(0.1, served.stop).start()
+        assert _slow_begun.wait(SECONDS_MAX)
+        stopping = threading.Thread(target=served.stop)
+        stopping.start()
         assert _all_of(connection).endswith(BODY)
+        stopping.join()

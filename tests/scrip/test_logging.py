@@ -94,7 +94,7 @@ def test_a_log_that_nobody_reads_stops_no_work_and_tells_what_is_missing() -> No
     written: list[bytes] = []
 
     def write(data: bytes) -> None:
-        is_read.wait(10)
+        is_read.wait(60)
         written.append(data)
 
     lines = Lines(write, lines_max=100)
