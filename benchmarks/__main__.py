@@ -149,10 +149,15 @@ class Run:
 
     def _keep(self, part: Part) -> None:
         self.report = self.report.with_part(part, NAMES)
-        if self.file is not None:
-            new = self.file.with_suffix(".new")
-            new.write_bytes(msgspec.json.format(msgspec.json.encode(self.report)) + b"\n")
-            new.replace(self.file)
+        if self.file is None:
+            return
+        figures = msgspec.json.format(msgspec.json.encode(self.report)) + b"\n"
+        if self.file.exists() and not self.file.is_file():
+            self.file.write_bytes(figures)  # A pipe or a device is not to be replaced by a file.
+            return
+        new = self.file.with_suffix(".new")
+        new.write_bytes(figures)
+        new.replace(self.file)
 
 
 def _page() -> Console:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+from msgspec import structs
+
 from benchmarks.bench import Bench
 from benchmarks.http_load import Outcome, Plan, Target
 from benchmarks.services import Services
@@ -15,6 +17,7 @@ COST, RETRIED = "µs {}", "sent again"
 SPENDERS = ("server", "worker", "postgres", "client")
 """Whose processor time a command is told to cost."""
 CONNECTIONS = 64
+BATCH, BATCH_CONNECTIONS = 500, 4
 WARM_SECONDS = 0.5
 MICROSECONDS = 1e6
 
@@ -38,6 +41,14 @@ class HttpLoad:
         """Do one turn; all that was begun is answered, and nothing is refused."""
         plan = Plan(**self.plan(targets), batch=batch)
         return self.answered(self.bench.ask("benchmarks.http_load", plan, Outcome))
+
+    def warm(self, targets: list[Target]) -> None:
+        """Have nearly all accounts of `targets` in memory: each is used about twice, in batches."""
+        few = [structs.replace(target, connections=BATCH_CONNECTIONS) for target in targets]
+        enough = self.commands + 4 * sum(one.last - one.first + 1 for one in few)
+        while self.commands < enough:
+            self.ask(few, batch=BATCH)
+        self.services.settle()
 
     def plan(self, targets: list[Target]) -> dict[str, Any]:
         """Return what the plans of all turns have."""

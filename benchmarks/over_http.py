@@ -8,6 +8,8 @@ from benchmarks.baselines import naive_http
 from benchmarks.bench import Asked, Bench
 from benchmarks.http_load import Target
 from benchmarks.http_turns import (
+    BATCH,
+    BATCH_CONNECTIONS,
     CONNECTIONS,
     COST,
     P50,
@@ -22,7 +24,6 @@ from benchmarks.ledger_load import GRANTED, account, open_accounts, writing
 from benchmarks.measure import TIMES, Column, Contestant, Goal, Measured, Table
 from benchmarks.services import Services
 
-BATCH, BATCH_CONNECTIONS = 500, 4
 NAIVE, NAIVE_HOT = "FastAPI + psycopg, a transaction each", "FastAPI + psycopg, one account"
 SCRIP, SCRIP_HOT = "Scrip", "Scrip, one account"
 SCRIP_ALONE = "Scrip, worker paused"
@@ -46,7 +47,7 @@ def measure(bench: Bench) -> Measured:
         loads = {name: HttpLoad(bench, services, services.token) for name in (NAIVE, SCRIP)}
         bench.tell("warming up")
         naive = services.start_baseline("naive", theirs.owner_url)
-        loads[SCRIP].run(spread_over(port, spread))
+        loads[SCRIP].warm(spread_over(port, spread))
         nothing = services.start_baseline("no-ledger", ours.app_url)
         rows = bench.in_turn(_contestants(loads, spread, port=port, naive=naive, nothing=nothing))
         bench.tell("checking")
@@ -76,7 +77,8 @@ HOW = (
     " at once (benchmarks/baselines/no_ledger.py): routed, authenticated, decoded, rendered and"
     " logged as ever. 'Worker paused': as if it ran on another machine. The last columns are the"
     " processor time that a command costs each of them, until the projections and the outbox have"
-    " caught up; all of it has to fit on the cores."
+    " caught up; all of it has to fit on the cores. Before the first turn most accounts have been"
+    " used, so that the process has them in memory."
 )
 NAIVE_CHECKED = "for the baseline, one row a command, nothing lost and nothing left reserved"
 

@@ -40,6 +40,9 @@ def measure(bench: Bench) -> Measured:
 
         each = targets((first, halves[0]), (second, halves[1]))
         same = targets((first, two_shared), (second, two_shared))
+        bench.tell("warming up")
+        load.warm(targets((first, alone)))
+        load.warm(each)
         rows = bench.in_turn(
             [
                 Contestant(ONE, lambda: load.run(targets((first, alone)))),
