@@ -81,7 +81,7 @@ def deduct(amount: int, key: str, account: str = "a") -> Order:
     return order(Deduct(charge=Charge(amount=amount)), key, account)
 
 
-def until(condition: Callable[[], object], seconds: float = 10) -> None:
+def until(condition: Callable[[], object], seconds: float = 60) -> None:
     """Wait until something is so."""
     end = time.monotonic() + seconds
     while not condition():

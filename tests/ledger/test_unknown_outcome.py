@@ -106,8 +106,8 @@ def test_a_lock_that_is_stuck_is_answered_with_store_unavailable_and_not_with_a_
         began = time.monotonic()
         # The last ones have never been tried when their time is up.
         futures = [writer.submit(deduct(1, f"d{i}")) for i in range(20)]
-        assert all(isinstance(future.exception(5), StoreUnavailable) for future in futures)
-        assert 0.9 < time.monotonic() - began < 3
+        assert all(isinstance(future.exception(30), StoreUnavailable) for future in futures)
+        assert 0.9 < time.monotonic() - began < 15
     # The connections that failed inside a pipeline work again, and nothing was half done.
     assert all(isinstance(one, Outcome) for one in ask(writer, [deduct(1, "d1"), deduct(1, "d2")]))
     assert writer.view(TENANT, "a").result(10).balance.consumed == 2
