@@ -146,6 +146,14 @@ class Service:
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
+        try:
+            self._start()
+        except BaseException:
+            self._stack.close()
+            raise
+        return self
+
+    def _start(self) -> None:
         self.store = Store.open(self.urls.app_url)
         self._stack.callback(self.store.close)
         self.writer = self._stack.enter_context(Writer(self.store))
@@ -164,7 +172,6 @@ class Service:
         self._stack.enter_context(self._serving())
         self._stack.callback(self._hang_up)
         self._wait_until_ready()
-        return self
 
     def __exit__(self, *error: object) -> None:
         self._stack.close()
@@ -177,16 +184,18 @@ class Service:
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, name="uvicorn")
         thread.start()
-        deadline = time.monotonic() + WAIT_SECONDS_MAX
-        while not server.started:
-            assert time.monotonic() < deadline, "the server does not start"
-            assert thread.is_alive()
-            time.sleep(0.01)
-        port = server.servers[0].sockets[0].getsockname()[1]
-        self.base_url = f"http://127.0.0.1:{port}"
-        yield
-        server.should_exit = True
-        thread.join()
+        try:
+            deadline = time.monotonic() + WAIT_SECONDS_MAX
+            while not server.started:
+                assert time.monotonic() < deadline, "the server does not start"
+                assert thread.is_alive()
+                time.sleep(0.01)
+            port = server.servers[0].sockets[0].getsockname()[1]
+            self.base_url = f"http://127.0.0.1:{port}"
+            yield
+        finally:
+            server.should_exit = True
+            thread.join()
 
     def _wait_until_ready(self) -> None:
         """Wait for the projections' tables: until they are made, reads are refused."""
