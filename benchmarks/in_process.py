@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import gc
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 from benchmarks.baselines.aggregates import SETTINGS, AggregateLoad
 from benchmarks.bench import Asked, Bench
@@ -15,6 +17,7 @@ from benchmarks.ledger_load import (
 )
 from benchmarks.measure import TIMES, Column, Contestant, Goal, Measured, Row, Table, quotients
 from ledger.writer import Writer
+from scrip.processes import GARBAGE_THRESHOLDS
 
 RATE = "commands/s"
 THREADS = (1, 16)
@@ -56,7 +59,7 @@ def measure(bench: Bench) -> Measured:
             name: AggregateLoad(urls, settings, bench.sizes.aggregates, bench.seconds)
             for (name, settings), urls in zip(SETTINGS.items(), (first, second), strict=True)
         }
-        with writing(ours.app_url) as writer:
+        with writing(ours.app_url) as writer, collecting_as_served():
             load = WriterLoad(writer, bench.sizes.accounts, bench.seconds)
             rows = bench.in_turn([*_baselines(loads), *_writers(load)])
         bench.tell("checking")
@@ -73,12 +76,24 @@ def measure(bench: Bench) -> Measured:
         how="Each command is one event, committed before it is answered. The baselines are"
         " benchmarks/baselines/aggregates.py, with the library's cache on: without lots, expiry,"
         " prices, keys or a hash chain. 'As it comes' is the library's default, right for any"
-        " number of processes; without fast-forward it is right for one process alone. A baseline"
+        " number of processes; without fast-forward it is right for one process alone. All collect"
+        " garbage as seldom as `scrip serve` does. A baseline"
         f" uses {bench.sizes.aggregates} accounts, all in its cache.",
         tables=[table],
         goals=_goals(table),
         checks=[*checks, "for each baseline, one event a command and what is left in each account"],
     )
+
+
+@contextmanager
+def collecting_as_served() -> Iterator[None]:
+    """Collect garbage as seldom as `scrip serve` does, for all that take part."""
+    before = gc.get_threshold()
+    gc.set_threshold(*GARBAGE_THRESHOLDS)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
 
 
 def _baseline(name: str, threads: int) -> str:

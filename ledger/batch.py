@@ -34,7 +34,7 @@ class Spoiled(Exception):
         self.pending = pending
 
 
-class Own(Struct):
+class Own(Struct, gc=False):
     """The event that a command has caused, in the batch's row `row`: what its receipt will say."""
 
     row: int
@@ -45,7 +45,7 @@ class Own(Struct):
     balance: Balance | None
 
 
-class Decided(Struct):
+class Decided(Struct, gc=False):
     """A command that was decided but not answered: its own event, or a refusal, or nothing."""
 
     pending: Pending

@@ -10,7 +10,7 @@ from ledger.domain.entities import Charge, GrantKind, Overage, Rates, Source
 from ledger.domain.values import PRIORITY_DEFAULT, TTL_SECONDS_DEFAULT, Credits
 
 
-class PutAccount(Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True):
+class PutAccount(Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True, gc=False):
     """Open an account, or put its properties again."""
 
     label: str | None = None
@@ -18,7 +18,7 @@ class PutAccount(Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True
     metadata: dict[str, str] = {}
 
 
-class GrantCredits(Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True):
+class GrantCredits(Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True, gc=False):
     """Give credits in one lot. Without `effective_at` they are effective at once."""
 
     id: str | None = None
@@ -33,14 +33,14 @@ class GrantCredits(Struct, frozen=True, kw_only=True, tag=True, omit_defaults=Tr
     metadata: dict[str, str] = {}
 
 
-class RevokeGrant(Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True):
+class RevokeGrant(Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True, gc=False):
     """Take back what is unspent of a grant; with `clawback`, what was spent becomes debt."""
 
     grant: str
     clawback: bool = False
 
 
-class Reserve(Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True):
+class Reserve(Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True, gc=False):
     """Set credits aside for work in progress. With `at_least`, less than the charge will do."""
 
     id: str | None = None
@@ -52,7 +52,7 @@ class Reserve(Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True):
     metadata: dict[str, str] = {}
 
 
-class Capture(Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True):
+class Capture(Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True, gc=False):
     """Spend some or all of a reservation; `final` closes it and gives the rest back."""
 
     reservation: str
@@ -61,7 +61,7 @@ class Capture(Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True):
     overage: Overage = "reject"
 
 
-class CaptureUpTo(Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True):
+class CaptureUpTo(Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True, gc=False):
     """Bring what an operation has spent up to a total, whatever has become of it; never down.
 
     For messages that arrive in any order and any number of times: the largest total wins. Opens the
@@ -77,13 +77,13 @@ class CaptureUpTo(Struct, frozen=True, kw_only=True, tag=True, omit_defaults=Tru
     job: str | None = None
 
 
-class Release(Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True):
+class Release(Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True, gc=False):
     """Give back what a reservation still holds, and close it."""
 
     reservation: str
 
 
-class Extend(Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True):
+class Extend(Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True, gc=False):
     """Set more aside (`amount` is added), or set it aside until `ttl_seconds` from now, or both."""
 
     reservation: str
@@ -91,7 +91,7 @@ class Extend(Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True):
     ttl_seconds: int | None = None
 
 
-class Deduct(Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True):
+class Deduct(Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True, gc=False):
     """Spend in one step. With `at_least`, less than the charge will do."""
 
     id: str | None = None
@@ -103,14 +103,14 @@ class Deduct(Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True):
     metadata: dict[str, str] = {}
 
 
-class Refund(Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True):
+class Refund(Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True, gc=False):
     """Give spent credits back into the grants that paid; without an amount, all that is left."""
 
     deduction: str
     amount: Credits | None = None
 
 
-class Adjust(Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True):
+class Adjust(Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True, gc=False):
     """Correct a balance by a signed amount. Down: beyond what is available, `debt` or refused."""
 
     amount: int
@@ -120,11 +120,11 @@ class Adjust(Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True):
     metadata: dict[str, str] = {}
 
 
-class Settle(Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True):
+class Settle(Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True, gc=False):
     """Record what time has done: grants that took effect or expired, reservations that expired."""
 
 
-class SetFeature(Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True):
+class SetFeature(Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True, gc=False):
     """Put a new version of a feature and its price for one unit. A price of 0 is a price."""
 
     feature: str
@@ -133,14 +133,14 @@ class SetFeature(Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True
     unit_price: Credits | None = None
 
 
-class SetRateCard(Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True):
+class SetRateCard(Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True, gc=False):
     """Put a new version of a feature's token rates."""
 
     feature: str
     models: dict[str, Rates]
 
 
-class SetRefundPolicy(Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True):
+class SetRefundPolicy(Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True, gc=False):
     """Say what a refund does with slices of expired grants: lapse (None), or live so many days."""
 
     regrant_days: int | None = None
