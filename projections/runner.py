@@ -34,6 +34,8 @@ log = structlog.get_logger(__name__)
 IDLE_MS_MAX: Final = 50
 BUSY_SECONDS_MAX: Final = 0.1
 """The longest pause after a round."""
+CROWDED_EVENTS: Final = 50
+"""From how many events in a round on the pause grows with them, until there are many in each."""
 STANDBY_SECONDS: Final = 1.0
 REFRESH_SECONDS: Final = 1.0
 RECONNECT_SECONDS_MAX: Final = 5.0
@@ -176,7 +178,7 @@ class Runner:
                 refreshed = time.monotonic()
             # What a round takes is part of the pause: a busy ledger is visible the sooner. But the
             # busier it is, the more a round takes in: few large ones cost far less than many.
-            pause = max(idle_ms / 1_000 - took, took if moved else 0.0)
+            pause = max(idle_ms / 1_000 - took, took * max(1.0, moved / CROWDED_EVENTS))
             self._stop.wait(0.0 if self._is_behind else min(pause, BUSY_SECONDS_MAX))
 
     def _refresh(self, connection: Connection[Any]) -> None:
@@ -191,18 +193,19 @@ class Runner:
                 error = f"the ledger ends at position {head}, before this projection: rebuild it"
                 self._fail(connection, follower, Failure(position, None, error))
 
-    def _round(self, connection: Connection[Any]) -> bool:
-        """Take every projection one batch further. Return whether there was anything to do."""
+    def _round(self, connection: Connection[Any]) -> int:
+        """Take every projection one batch further. Return how many events the largest had."""
         standing: dict[int, list[Follower]] = {}
         for follower in self._followers:
             if follower.failure is None:
                 standing.setdefault(follower.position, []).append(follower)
-        moved = self._is_behind = False
+        moved = 0
+        self._is_behind = False
         for position, followers in sorted(standing.items()):
             batch = self._read(connection, position, followers)
             if batch:
                 self._apply(connection, followers, batch)
-                moved = True
+                moved = max(moved, len(batch))
         return moved
 
     def _read(
