@@ -1,4 +1,4 @@
-"""Where the event loop meets the writer's thread: the only place of the room that both touch.
+"""Where coroutines meet the writer, which runs on their loop or in a thread of its own.
 
 Whoever asks may go away: what the writer has accepted is done all the same.
 """
@@ -109,7 +109,10 @@ class Crossing:
                 waiting.set_result(StoreUnavailable())
 
     def _arrive(self, loop: asyncio.AbstractEventLoop, waiting: Waiting, answer: Any) -> None:
-        """Hand an answer over, from the writer's thread; one wake-up does for many."""
+        """Hand an answer over; one wake-up does for many, if the writer runs in another thread."""
+        if self.writer.loop is loop:
+            self._give(waiting, answer)
+            return
         self._arrived.append((waiting, answer))
         if self._waking:
             return  # `_hand_out` has not begun: it will find this answer too.
@@ -122,10 +125,12 @@ class Crossing:
     def _hand_out(self) -> None:
         self._waking = False
         while self._arrived:
-            waiting, answer = self._arrived.popleft()
-            self._patience.pop(waiting, None)
-            if not waiting.done():
-                waiting.set_result(answer)
+            self._give(*self._arrived.popleft())
+
+    def _give(self, waiting: Waiting, answer: Any) -> None:
+        self._patience.pop(waiting, None)
+        if not waiting.done():
+            waiting.set_result(answer)
 
 
 def _outcome(answer: Any) -> Any:

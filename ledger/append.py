@@ -17,10 +17,11 @@ from uuid import UUID
 from eventsourcing.persistence import StoredEvent
 from msgspec import Struct, field
 from psycopg import Connection
+from psycopg.pq.abc import PGresult
 from psycopg.rows import tuple_row
 
 from ledger.chain import GENESIS, link, microseconds
-from ledger.wire import ABSENT, Flight, Statement, Step, array, cell, elements, texts
+from ledger.wire import ABSENT, Flight, Statement, Step, array, cell, elements, prepare, texts
 
 LOCK: Final = "SELECT pg_advisory_xact_lock(7305804385211)"
 """The lock of whoever appends."""
@@ -215,17 +216,30 @@ class Append:
         With `locked`, the caller's transaction holds the lock already and commits by itself.
         """
         steps = [Step(_APPEND, rows.parameters())]
-        self._flight = Flight(connection, steps if locked else [Step(_LOCK), *steps])
+        self.flight = Flight(connection, steps if locked else [Step(_LOCK), *steps])
+
+    def land(self) -> Appended:
+        """Wait until it is committed, and return what it did."""
+        return _appended(self.flight.land())
 
     def result(self) -> Appended:
-        """Wait until it is committed, and return what it did."""
-        row = self._flight.land()
-        used = zip(_streams(row.get_value(0, 2)), texts(row.get_value(0, 3)), strict=True)
-        return Appended(
-            elements(">iq", row.get_value(0, 0)),
-            frozenset(_streams(row.get_value(0, 1))),
-            frozenset(used),
-        )
+        """Return what it did; its flight has come home."""
+        return _appended(self.flight.result())
+
+
+def prepare_append(connection: Connection[Any]) -> None:
+    """Have a connection know the statements of an append, so that sending one never waits."""
+    for statement in (_LOCK, _APPEND):
+        prepare(connection, statement)
+
+
+def _appended(row: PGresult) -> Appended:
+    used = zip(_streams(row.get_value(0, 2)), texts(row.get_value(0, 3)), strict=True)
+    return Appended(
+        elements(">iq", row.get_value(0, 0)),
+        frozenset(_streams(row.get_value(0, 1))),
+        frozenset(used),
+    )
 
 
 def _streams(value: bytes | None) -> list[UUID]:

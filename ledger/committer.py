@@ -1,42 +1,52 @@
-"""The one thread of a process that changes the ledger: it decides batch after batch.
+"""What changes the ledger: it decides batch after batch, on one event loop.
 
-While a batch commits, the next gathers, and is decided on top of it if all that takes is in memory.
-Never is a batch sent before the one before it has been answered for, so that versions are without
-gaps; and if that one was not written as it was decided, what was decided on top of it is void.
-Nothing is answered before its batch is committed.
+While a batch commits, the next is decided on top of it, if all that takes is in memory. Never is a
+batch sent before the one before it has been answered for, so that versions are without gaps; and if
+that one was not written as it was decided, what was decided on top of it is void. Nothing is
+answered before its batch is committed.
+
+The loop never waits for the database: what has to is done by a thread beside it, one thing at a
+time, and meanwhile nothing else here is touched.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import random
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
+from functools import partial
+from typing import Final, TypeVar
 
+import psycopg
 from eventsourcing.persistence import PersistenceError
 from msgspec import Struct
 
-from ledger.append import Append
+from ledger.append import Append, Appended
 from ledger.backlog import Backlog
 from ledger.batch import Batch, Spoiled
+from ledger.bell import Bell
 from ledger.cache import Cache, Entry
 from ledger.domain.errors import AccountBusy, InternalError, LedgerError, StoreUnavailable
 from ledger.pending import Pending
 from ledger.records import Outcome
 from ledger.snapshots import SnapshotKeeper
 from ledger.store import Session, Store
+from ledger.wire import Flight
 
 log = logging.getLogger(__name__)
 
-ATTEMPTS_OPTIMISTIC = 2
+ATTEMPTS_OPTIMISTIC: Final = 2
 """How often a command is decided before it is decided under the lock, where nobody can be first."""
-ATTEMPTS_MAX = 8
-RETRY_SECONDS_MAX = 0.5
-GATHER_SECONDS = 0.001
-CROWD_MIN, CROWD_SECONDS = 4, 0.005
-"""From how many on, answered how long ago at most, the next batch gathers."""
+ATTEMPTS_MAX: Final = 8
+RETRY_SECONDS_MAX: Final = 0.5
+DECIDED_AT_ONCE: Final = 64
+"""Commands that are decided before others on the loop have their turn."""
+FAILURES: Final = (psycopg.Error, PersistenceError)
+Result = TypeVar("Result")
 
 
 class Stats(Struct):
@@ -55,16 +65,16 @@ class Stats(Struct):
     cached_streams: int = 0
 
 
-class Flight(Struct):
+class Sent(Struct):
     """A batch that has been sent, and what it holds until it has landed."""
 
     batch: Batch
-    session: Session
-    append: Append | None
-    held: ExitStack
+    append: Append
     calm: bool
     """Whether the next may be decided meanwhile: nobody else writes these streams, it seems."""
     started: float
+    landed: bool = False
+    failure: psycopg.Error | None = None
 
 
 class Committer:
@@ -91,138 +101,208 @@ class Committer:
         self._batch_max = self._take_max = batch_max
         self._snapshot_every = snapshot_every
         self._number = 0
-        self._crowd = (0, 0.0)
-        """How many the newest batch has answered, and when."""
+        self._session: Session | None = None
+        self._sent: Sent | None = None
+        self._next: Batch | None = None
+        """What has been decided on top of the batch that is on its way."""
+        self._stuck = False
+        """Whether what waits cannot be decided before that one has landed."""
         self._at_work: list[Pending] = []
-        """What was taken from the backlog and may not be answered yet."""
+        """What was taken from the backlog and stands in no batch of the above."""
 
-    def run(self) -> None:
+    async def run(self) -> None:
         """Work until the backlog is closed and empty."""
-        flight: Flight | None = None
+        self._bell = Bell()
+        self._beside = ThreadPoolExecutor(1, "writer-store")
+        self._backlog.tell(self._bell.ring)
         try:
-            while True:
-                pendings = self._backlog.take(self._take_max, wait=flight is None)
-                if pendings is None:
-                    return
-                if flight is None and not self._backlog:
-                    self._gather(pendings)
-                self._at_work = [*(flight.batch.pendings if flight else ()), *pendings]
-                flight = self._turn(flight, pendings)
+            while self._sent or self._backlog or not self._backlog.closed:
+                if self._sent is not None and self._sent.landed:
+                    await self._land(self._sent)
+                elif self._backlog and self._sent is None:
+                    await self._launch()
+                elif self._backlog and not self._stuck:
+                    self._follow()
+                    await asyncio.sleep(0)
+                else:
+                    await self._bell.heard()
         except BaseException:
             # A bug: nobody may wait for an answer that will not come.
             log.critical("writer.crashed", exc_info=True)
             self._backlog.close()
-            for pending in [*self._at_work, *self._backlog.take_late(time.monotonic())]:
-                pending.answer(StoreUnavailable())
+            self._give_up()
             raise
+        finally:
+            self._beside.shutdown(wait=False)
+            if self._session is not None:
+                self._session.close()
 
-    def _gather(self, pendings: list[Pending]) -> None:
-        """Give those that were answered together a moment to ask again together.
+    def _give_up(self) -> None:
+        batches = [self._sent.batch if self._sent else None, self._next]
+        given = [pending for batch in batches if batch for pending in batch.pendings]
+        for pending in [*given, *self._at_work, *self._backlog.take_late(time.monotonic())]:
+            pending.answer(StoreUnavailable())
 
-        Each round trip has its price, for the database too. One caller alone never waits.
-        """
-        crowd, since = self._crowd
-        recent = time.monotonic() - since < CROWD_SECONDS
-        if recent and crowd >= CROWD_MIN and len(pendings) < crowd:
-            time.sleep(GATHER_SECONDS)
-            pendings += self._backlog.take(self._take_max - len(pendings), wait=False) or []
+    async def _waited(self, ask: Callable[[], Result]) -> Result:
+        """Have something done that waits for the database, beside the loop."""
+        return await asyncio.get_running_loop().run_in_executor(self._beside, ask)
 
-    def _turn(self, flight: Flight | None, pendings: list[Pending]) -> Flight | None:
-        """See a batch home, and send the next, of these. Returns what is on its way then."""
+    def _taken(self, most: int) -> list[Pending]:
+        self._at_work = self._backlog.take(most)
+        return self._at_work
+
+    def _new_batch(self) -> Batch:
         self._number += 1
-        batch = Batch(self._cache, self._number, self._clock())
-        if flight is not None:
-            if pendings and flight.calm and batch.at_hand(pendings):
-                return self._follow(flight, batch, pendings)
-            if not self._land(flight, pendings):
-                return None
-        return self._launch(batch, pendings) if pendings else None
+        return Batch(self._cache, self._number, self._clock())
 
-    def _follow(self, flight: Flight, batch: Batch, pendings: list[Pending]) -> Flight | None:
-        """Decide these while the batch before them commits, then send them."""
-        batch.pendings += pendings
-        try:
-            batch.take(None, pendings)
-            self.stats.overlapped += 1
-        except Spoiled as spoiled:
-            others = self._without(spoiled, batch)
-            if self._land(flight, others):
-                self._backlog.put_back(others)
-            return None
-        if not self._land(flight, pendings):
-            self._forget(batch)
-            return None
-        more: list[Pending] = []
-        if 2 * len(batch.pendings) < len(flight.batch.pendings):
-            # Each round trip has its price: a few commands do not go before those that came since.
-            more = self._backlog.take(self._take_max - len(batch.pendings), wait=False) or []
-            self._at_work += more
-            if not batch.at_hand(more):
-                self._backlog.put_back(more)
-                more = []
-        return self._launch(batch, more, needs_store=False)
+    # -- on the way out ------------------------------------------------------------------------
 
-    def _launch(
-        self, batch: Batch, pendings: list[Pending], *, needs_store: bool = True
-    ) -> Flight | None:
-        """Decide these too, and send the batch. Nothing else is on its way."""
-        batch.pendings += pendings
-        started = time.monotonic()
-        locked = any(pending.attempts >= ATTEMPTS_OPTIMISTIC for pending in pendings)
+    async def _launch(self) -> None:
+        """Decide what waits, and send it. Nothing is on its way."""
+        batch = self._new_batch()
+        pendings = self._taken(min(self._take_max, DECIDED_AT_ONCE))
+        batch.pendings = pendings
         try:
-            with ExitStack() as held:
-                session = held.enter_context(self._store.session(locked=locked))
-                batch.take(session if needs_store else None, pendings)
-                append = batch.depart(session, self._snapshot_every)
-                calm = not locked and not any(
-                    entry.shared_until >= batch.number for entry in batch.entries
-                )
-                return Flight(batch, session, append, held.pop_all(), calm, started)
-        except PersistenceError as error:
+            if self._session is not None and batch.at_hand(pendings):
+                batch.take(None, pendings)
+            else:
+                # No matter how long it takes, beside the loop.
+                pendings += self._backlog.take(self._take_max - len(pendings))
+                session = await self._connected()
+                if any(pending.attempts >= ATTEMPTS_OPTIMISTIC for pending in pendings):
+                    await self._write_locked(session, batch)
+                    return
+                await self._waited(partial(batch.take, session, pendings))
+        except FAILURES as error:
             self._forget(batch)
-            self._failed(batch.pendings, error)
+            await self._failed(pendings, error)
         except Spoiled as spoiled:
             self._backlog.put_back(self._without(spoiled, batch))
-        return None
+        else:
+            await self._send(batch)
 
-    def _without(self, spoiled: Spoiled, batch: Batch) -> list[Pending]:
-        """Answer the command that a bug struck, and return the others of its batch."""
-        log.error("writer.batch_spoiled", exc_info=spoiled)
-        self._forget(batch)
-        spoiled.pending.answer(InternalError())
-        return [pending for pending in batch.pendings if pending is not spoiled.pending]
+    async def _connected(self) -> Session:
+        if self._session is None:
+            self._session = await self._waited(self._store.session)
+        return self._session
 
-    def _land(self, flight: Flight, behind: list[Pending]) -> bool:
-        """Wait for a batch, and answer it.
-
-        Returns False if not all of it could be: then what must be decided again stands in the
-        backlog, and `behind`, which was taken after it, too.
-        """
-        batch = flight.batch
-        undone: set[Entry] = set()
+    async def _send(self, batch: Batch) -> None:
+        """Send what was decided; what needs nothing to be written is answered at once."""
+        assert self._session is not None
+        started = time.monotonic()
         try:
-            with flight.held:
-                if flight.append is not None:
-                    appended = flight.append.result()
-                    undone = batch.arrive(flight.session, appended)
-                    self._cache.undo(undone, appended.stale, batch.number)
-        except PersistenceError as error:
-            # Written or not, we do not know: the memory of these streams is worth nothing now.
+            append = batch.depart(self._session, self._snapshot_every)
+        except psycopg.Error as error:
             self._forget(batch)
-            self._failed([*batch.pendings, *behind], error)
-            return False
-        self._cache.settle(batch.entries)
-        self._take_max = min(2 * self._take_max, self._batch_max)
-        self._count(flight, undone)
-        for pending, answer in batch.answers:
-            pending.answer(answer)
-        self._crowd = (len(batch.answers), time.monotonic())
-        for snap in batch.snaps:
-            self._keeper.keep(snap.stored)
-        return not batch.again or self._again(batch, undone, behind)
+            await self._failed(batch.pendings, error)
+            return
+        if append is None:
+            self._settle(batch, set(), [])
+            self._answer(batch, set(), started)
+            return
+        calm = not any(entry.shared_until >= batch.number for entry in batch.entries)
+        self._sent = Sent(batch, append, calm, started)
+        self._watch(self._sent)
 
-    def _again(self, batch: Batch, undone: set[Entry], behind: list[Pending]) -> bool:
-        """Put back, at the front and in its order, what could not be answered."""
+    async def _write_locked(self, session: Session, batch: Batch) -> None:
+        """Decide and write under the lock, where nobody can be first, waiting for all of it."""
+        started = time.monotonic()
+
+        def write() -> Appended | None:
+            with session.lock():
+                batch.take(session, batch.pendings)
+                append = batch.depart(session, self._snapshot_every)
+                return None if append is None else append.land()
+
+        appended = await self._waited(write)
+        undone = await self._arrived(session, batch, appended) if appended else set()
+        self._settle(batch, undone, [])
+        self._answer(batch, undone, started)
+
+    def _follow(self) -> None:
+        """Decide what waits while the batch before it commits, as far as it is at hand."""
+        assert self._sent is not None
+        batch = self._next or self._new_batch()
+        room = self._take_max - len(batch.pendings)
+        pendings = self._taken(min(room, DECIDED_AT_ONCE))
+        if not pendings or not self._sent.calm or not batch.at_hand(pendings):
+            self._backlog.put_back(pendings)
+            self._stuck = True
+            return
+        if self._next is None:
+            self.stats.overlapped += 1
+        self._next = batch
+        batch.pendings += pendings
+        self._at_work = []
+        try:
+            batch.take(None, pendings)
+        except Spoiled as spoiled:
+            self._next, self._stuck = None, True
+            self._backlog.put_back(self._without(spoiled, batch))
+
+    # -- on the way home -----------------------------------------------------------------------
+
+    def _watch(self, sent: Sent) -> None:
+        """Have `landed` set once all of the answer is there."""
+        flight = sent.append.flight
+        loop = asyncio.get_running_loop()
+        loop.add_reader(flight.socket, self._advance, sent, flight)
+        if flight.unsent:
+            loop.add_writer(flight.socket, self._advance, sent, flight)
+
+    def _advance(self, sent: Sent, flight: Flight) -> None:
+        loop, socket = asyncio.get_running_loop(), flight.socket
+        try:
+            sent.landed = flight.advance()
+        except psycopg.Error as error:
+            sent.landed, sent.failure = True, error
+        if sent.landed or not flight.unsent:
+            loop.remove_writer(socket)
+        if sent.landed:
+            loop.remove_reader(socket)
+            self._bell.ring()
+
+    async def _land(self, sent: Sent) -> None:
+        """See a batch home, send what was decided on top of it, and answer."""
+        assert self._session is not None
+        self._sent, self._stuck = None, False
+        batch, following, self._next = sent.batch, self._next, None
+        behind = following.pendings if following is not None else []
+        self._at_work = [*batch.pendings, *behind]
+        try:
+            if sent.failure is not None:
+                raise sent.failure
+            undone = await self._arrived(self._session, batch, sent.append.result())
+        except FAILURES as error:
+            # Written or not, we do not know: the memory of these streams is worth nothing now.
+            for lost in (batch, following):
+                if lost is not None:
+                    self._forget(lost)
+            await self._failed(self._at_work, error)
+            return
+        if following is not None and (undone or batch.again):
+            self._forget(following)
+            self._settle(batch, undone, behind)
+        else:
+            self._settle(batch, undone, [])
+            if following is not None:
+                await self._send(following)
+        self._answer(batch, undone, sent.started)
+
+    async def _arrived(self, session: Session, batch: Batch, appended: Appended) -> set[Entry]:
+        """Take in what an append did, and return the streams on which nothing was written."""
+        arrive = partial(batch.arrive, session, appended)
+        # What stands under keys that were used has to be looked up.
+        undone = await self._waited(arrive) if appended.used else arrive()
+        self._cache.undo(undone, appended.stale, batch.number)
+        return undone
+
+    def _settle(self, batch: Batch, undone: set[Entry], behind: list[Pending]) -> None:
+        """Accept what a batch did; what could not be answered stands in front again, in order.
+
+        So does `behind`, which was taken after it and is void.
+        """
+        self._cache.settle(batch.entries)
         places = {pending: place for place, pending in enumerate(batch.pendings)}
         streams = {entry.stream for entry in undone}
         waiting = []
@@ -233,28 +313,51 @@ class Committer:
             else:
                 waiting.append(pending)
         self._backlog.put_back([*waiting, *behind])
-        return False
+        self._at_work = batch.pendings
+
+    def _answer(self, batch: Batch, undone: set[Entry], started: float) -> None:
+        self._take_max = min(2 * self._take_max, self._batch_max)
+        self._count(batch, undone, started)
+        for pending, answer in batch.answers:
+            pending.answer(answer)
+        for snap in batch.snaps:
+            self._keeper.keep(snap.stored)
+
+    # -- when it goes wrong --------------------------------------------------------------------
 
     def _forget(self, batch: Batch) -> None:
         self._cache.forget([entry.stream for entry in batch.entries])
 
-    def _failed(self, pendings: list[Pending], error: PersistenceError) -> None:
+    def _without(self, spoiled: Spoiled, batch: Batch) -> list[Pending]:
+        """Answer the command that a bug struck, and return the others of its batch."""
+        log.error("writer.batch_spoiled", exc_info=spoiled)
+        self._forget(batch)
+        spoiled.pending.answer(InternalError())
+        return [pending for pending in batch.pendings if pending is not spoiled.pending]
+
+    async def _failed(self, pendings: list[Pending], error: Exception) -> None:
         """Try again what may still be answered in time; a key that was written finds itself."""
         self.stats.failures += 1
         log.warning("writer.batch_failed: %s", error)
         # One command that is too much for the database fails at last by itself, not all others.
         self._take_max = max(1, len(pendings) // 2)
-        self._store.drop_broken_connections()
         self._backlog.put_back(pendings)
+        await self._waited(self._disconnect)
         # Those behind this batch have waited too.
         for pending in self._backlog.take_late(time.monotonic()):
             pending.answer(StoreUnavailable())
-        time.sleep(random.uniform(0.05, RETRY_SECONDS_MAX))  # noqa: S311 - jitter
+        await asyncio.sleep(random.uniform(0.05, RETRY_SECONDS_MAX))  # noqa: S311 - jitter
 
-    def _count(self, flight: Flight, undone: set[Entry]) -> None:
-        batch, stats = flight.batch, self.stats
+    def _disconnect(self) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            session.close()
+        self._store.drop_broken_connections()
+
+    def _count(self, batch: Batch, undone: set[Entry], started: float) -> None:
+        stats = self.stats
         stats.batches += 1
-        stats.last_batch_ms = (time.monotonic() - flight.started) * 1_000
+        stats.last_batch_ms = (time.monotonic() - started) * 1_000
         stats.cached_streams = len(self._cache)
         stats.conflicts += len(undone)
         stats.commands += len(batch.answers)

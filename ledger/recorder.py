@@ -63,7 +63,7 @@ class LedgerRecorder(pg.PostgresApplicationRecorder):
             last[event.originator_id] = event.originator_version
         with self.datastore.get_connection() as connection:
             rows = rows_of(connection, stored_events)
-            appended = Append(connection, rows).result()
+            appended = Append(connection, rows).land()
         if appended.stale or appended.used:
             raise IntegrityError("another event has this stream and version")
         return appended.positions

@@ -15,7 +15,7 @@ from psycopg.rows import tuple_row
 from psycopg_pool import PoolClosed
 
 from ledger import guard
-from ledger.append import LOCK, Append, Rows
+from ledger.append import LOCK, Append, Rows, prepare_append
 from ledger.codec import UnknownEvent
 from ledger.domain.errors import InternalError, LedgerError, NewerEvents
 from ledger.reading import COLUMNS, recorded_from_row
@@ -98,12 +98,31 @@ class Receipt(Struct, frozen=True):
 
 
 class Session:
-    """The writer's way to the store: on one connection, with or without the append lock."""
+    """The writer's way to the store: on one connection, with or without the append lock.
 
-    def __init__(self, connection: Connection[Any], *, locked: bool) -> None:
-        """Use `connection`; with `locked`, inside a transaction that holds the lock."""
+    While a batch is on its way (see `append`) nothing else can be asked.
+    """
+
+    def __init__(self, connection: Connection[Any]) -> None:
+        """Use `connection`, on which nothing is open."""
         self.connection = connection
-        self.locked = locked
+        self.locked = False
+        """Whether this is inside a transaction that holds the lock."""
+
+    def close(self) -> None:
+        """Close the connection."""
+        self.connection.close()
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Open one transaction under the append lock, in which nobody else can be first."""
+        with self.connection.transaction():
+            self.connection.execute(LOCK)
+            self.locked = True
+            try:
+                yield
+            finally:
+                self.locked = False
 
     def append(self, rows: Rows) -> Append:
         """Send a batch off; see `ledger.append`. Its result comes before anything else here."""
@@ -223,16 +242,16 @@ class Store:
         with suppress(PoolClosed):
             self.recorder.datastore.pool.check()
 
-    @contextmanager
-    def session(self, *, locked: bool = False) -> Iterator[Session]:
-        """Open a session of the writer; with `locked`, one transaction under the append lock."""
-        with self.recorder.datastore.get_connection() as connection:
-            if not locked:
-                yield Session(connection, locked=False)
-                return
-            with connection.transaction():
-                connection.execute(LOCK)
-                yield Session(connection, locked=True)
+    def session(self) -> Session:
+        """Open a session of the writer, on a connection of its own."""
+        settings = {**self.recorder.datastore.pool.kwargs, "row_factory": tuple_row}  # type: ignore[dict-item]
+        connection: Connection[Any] = Connection.connect(autocommit=True, **settings)
+        try:
+            prepare_append(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return Session(connection)
 
     def events_after(self, position: int, limit: int, bytes_max: int = BYTES_MAX) -> list[Recorded]:
         """Return the next events of the whole ledger, in position order.

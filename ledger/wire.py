@@ -75,13 +75,18 @@ def texts(value: bytes | None) -> list[str]:
 
 
 class Flight:
-    """Statements on their way, one transaction unless one is open already."""
+    """Statements on their way, one transaction unless one is open already.
+
+    Whoever has nothing else to do waits in `land`. Whoever has calls `advance` when `socket` can be
+    read (or written, while there is something `unsent`), and `result` once all has come.
+    """
 
     def __init__(self, connection: Connection[Any], steps: Sequence[Step]) -> None:
         """Send `steps` without waiting for any of them."""
         for step in steps:
-            _prepare(connection, step.statement)
+            prepare(connection, step.statement)
         self._pgconn: PGconn = connection.pgconn
+        self._results: list[PGresult] = []
         self._pgconn.enter_pipeline_mode()
         for step in steps:
             self._pgconn.send_query_prepared(
@@ -91,48 +96,51 @@ class Flight:
                 result_format=_BINARY,
             )
         self._pgconn.pipeline_sync()
-        self._steps = len(steps)
-        self._flush()
+        self.unsent = bool(self._pgconn.flush())
+        """Whether the kernel has not taken all of it yet."""
+
+    @property
+    def socket(self) -> int:
+        """What tells, to whoever watches it, that there is something to `advance`."""
+        return self._pgconn.socket
+
+    def advance(self) -> bool:
+        """Go as far as it goes without waiting, and tell whether all has come.
+
+        Raises OperationalError if the connection is lost.
+        """
+        self._pgconn.consume_input()  # The server may not read on before it is read from.
+        if self.unsent:
+            self.unsent = bool(self._pgconn.flush())
+        while not self._pgconn.is_busy():
+            result = self._pgconn.get_result()
+            if result is not None:
+                self._results.append(result)
+                if result.status == ExecStatus.PIPELINE_SYNC:
+                    return True
+            elif self._pgconn.status == ConnStatus.BAD:
+                raise OperationalError(self._pgconn.get_error_message())
+        return False
+
+    def result(self) -> PGresult:
+        """Return the last one's result, all having come. Raises what psycopg would."""
+        self._pgconn.exit_pipeline_mode()
+        for result in self._results:
+            if result.status in _BAD:
+                raise error_from_result(result)
+        return self._results[-2]
 
     def land(self) -> PGresult:
         """Wait for all of them and return the last one's result. Raises what psycopg would."""
-        results: list[PGresult] = []
-        while len(results) <= self._steps:  # The one beyond tells that all is done.
-            results += self._next()
-        self._pgconn.exit_pipeline_mode()
-        for result in results:
-            if result.status in _BAD:
-                raise error_from_result(result)
-        return results[-2]
-
-    def _next(self) -> list[PGresult]:
-        results: list[PGresult] = []
-        while True:
-            while self._pgconn.is_busy():
-                self._wait(select.POLLIN)
-                self._pgconn.consume_input()
-            result = self._pgconn.get_result()
-            if result is None:
-                if not results and self._pgconn.status == ConnStatus.BAD:
-                    raise OperationalError(self._pgconn.get_error_message())
-                return results
-            results.append(result)
-            if result.status == ExecStatus.PIPELINE_SYNC:
-                return results
-
-    def _flush(self) -> None:
-        """Hand everything to the kernel; the server may have to be read from meanwhile."""
-        while self._pgconn.flush():
-            if self._wait(select.POLLIN | select.POLLOUT) & select.POLLIN:
-                self._pgconn.consume_input()
-
-    def _wait(self, events: int) -> int:
-        poll = select.poll()
-        poll.register(self._pgconn.socket, events)
-        return poll.poll()[0][1]
+        while not self.advance():
+            poll = select.poll()
+            poll.register(self.socket, select.POLLIN | select.POLLOUT * self.unsent)
+            poll.poll()
+        return self.result()
 
 
-def _prepare(connection: Connection[Any], statement: Statement) -> None:
+def prepare(connection: Connection[Any], statement: Statement) -> None:
+    """Have a connection know a statement: the first time, that takes a round trip."""
     known = _known.setdefault(connection, set())
     if statement.name in known:
         return

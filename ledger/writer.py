@@ -1,15 +1,20 @@
-"""Group commit: commands of all callers queue up, one thread decides and writes them in batches.
+"""Group commit: commands of all callers queue up, and are decided and written in batches.
 
 While a batch commits, the next gathers. Nothing is answered before its batch is committed, and
 never is a batch sent before the one before it is answered for: versions are then without gaps.
+
+It works on an event loop: on the caller's (`running`), so that no command changes threads, or on
+one of its own in a thread (`start`), for whoever has none.
 """
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Future
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
 from types import TracebackType
@@ -39,7 +44,7 @@ def utc_now() -> datetime:
 
 
 class Writer:
-    """The only way to change the ledger. One thread writes; any thread may submit."""
+    """The only way to change the ledger. One event loop writes; any thread may submit."""
 
     def __init__(
         self,
@@ -69,22 +74,45 @@ class Writer:
             batch_max=batch_max,
             snapshot_every=snapshot_every,
         )
-        self._thread = threading.Thread(target=self._committer.run, name="writer", daemon=True)
+        self.loop: asyncio.AbstractEventLoop | None = None
+        """The caller's loop that it runs on: answers come there. None if it has a thread."""
+        self._task: asyncio.Task[None] | None = None
+        self._thread = threading.Thread(target=self._work, name="writer", daemon=True)
 
     def start(self) -> None:
-        """Begin to write."""
+        """Begin to write, in a thread."""
         self._thread.start()
         self._keeper.start()
+
+    def _work(self) -> None:
+        asyncio.run(self._committer.run())
 
     def close(self) -> None:
         """Finish what waits, then stop. Further commands are refused as Overloaded."""
         self._backlog.close()
         if self._thread.is_alive():
             self._thread.join()
+        self._end()
+
+    def _end(self) -> None:
         self._keeper.close()
         # Never started, or ended by a bug.
         for pending in self._backlog.take_late(time.monotonic()):
             pending.answer(StoreUnavailable())
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Self]:
+        """Write on the running event loop. In the end, finish what waits, as `close` does."""
+        self.loop = asyncio.get_running_loop()
+        self._task = self.loop.create_task(self._committer.run())
+        self._keeper.start()
+        try:
+            yield self
+        finally:
+            self._backlog.close()
+            with suppress(Exception):  # It has been logged, and all were answered.
+                await self._task
+            await asyncio.to_thread(self._end)
 
     def __enter__(self) -> Self:
         """Start."""
@@ -103,7 +131,8 @@ class Writer:
     @property
     def alive(self) -> bool:
         """Tell whether commands are being written."""
-        return self._thread.is_alive() and not self._backlog.closed
+        runs = self._thread.is_alive() if self._task is None else not self._task.done()
+        return runs and not self._backlog.closed
 
     @property
     def stats(self) -> Stats:
@@ -130,7 +159,7 @@ class Writer:
         self._backlog.put_some(pendings)
 
     def submit_many(self, orders: Sequence[Order], done: Callable[[list[Answer]], None]) -> None:
-        """Queue commands; `done` gets all their answers, in order, from the writer's thread.
+        """Queue commands; `done` gets all their answers, in order, where the writer runs.
 
         They are decided in this order. Raises Overloaded if too many wait; then none is queued.
         """
@@ -177,7 +206,7 @@ class Writer:
         return future
 
     def pending(self, order: Order, answer: Callable[[Answer], None]) -> Pending:
-        """Return a command to hand over; `answer` gets its answer from the writer's thread."""
+        """Return a command to hand over; `answer` gets its answer where the writer runs."""
         deadline = time.monotonic() + self.command_timeout_seconds
         fault = fault_of(order)
         stream = order.stream if fault is None else NOWHERE

@@ -104,12 +104,15 @@ async def _api(settings: Settings) -> None:
         store = await _opened(settings, stop)
         if store is None:
             return
-        with contextlib.closing(store), _writer(settings, store) as writer:
-            app = application(settings, writer)
-            host, port, fd = settings.http_host, settings.http_port, settings.http_fd
-            await _until_stopped(
-                stop, writer, lambda stop: serve_app(app, host, port, stop, lifespan="on", fd=fd)
-            )
+        with contextlib.closing(store):
+            async with _writer(settings, store).running() as writer:
+                app = application(settings, writer)
+                host, port, fd = settings.http_host, settings.http_port, settings.http_fd
+                await _until_stopped(
+                    stop,
+                    writer,
+                    lambda stop: serve_app(app, host, port, stop, lifespan="on", fd=fd),
+                )
 
 
 def application(settings: Settings, writer: Writer) -> ASGIApp:
@@ -305,7 +308,7 @@ async def _until_stopped(
         while not serving.done():
             await asyncio.wait({serving}, timeout=WATCH_SECONDS)
             if not writer.alive:
-                raise Fatal("the writer's thread has died; its last log line tells why")
+                raise Fatal("the writer has died; its last log line tells why")
             if runner is not None and not runner.alive:
                 raise Fatal("the projections' thread has died; its last log line tells why")
         await serving

@@ -10,7 +10,7 @@ import asyncio
 import gc
 import os
 import sys
-from contextlib import ExitStack
+from contextlib import closing
 
 import uvloop
 
@@ -37,15 +37,12 @@ async def naive(settings: Settings) -> None:
 
 async def no_ledger(settings: Settings) -> None:
     """Serve Scrip's API without a ledger. There must be a reservation and a capture to show."""
-    with ExitStack() as stack:
-        store = Store.open(settings.database_url.get_secret_value())
-        stack.callback(store.close)
+    with closing(Store.open(settings.database_url.get_secret_value())) as store:
         reserved, captured = (
             first_of(store, kind) for kind in (CreditsReserved, ReservationCaptured)
         )
-        writer = stack.enter_context(Unwritten(store, reserved, captured))
-        app = application(settings, writer)
-        async with stopping() as stop:
+        async with Unwritten(store, reserved, captured).running() as writer, stopping() as stop:
+            app = application(settings, writer)
             await serve_app(app, settings.http_host, settings.http_port, stop, lifespan="on")
 
 

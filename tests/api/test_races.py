@@ -141,6 +141,8 @@ def test_a_database_that_is_frozen_is_given_up_and_the_key_tells_what_became(
         "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND usename = %s"
     )
     with Writer(store, command_timeout_seconds=0.2) as writer:
+        first = Order(tenant="t", account="b", command=PutAccount(), key="open", by="key:test")
+        assert writer.submit(first).result(WAIT_SECONDS_MAX).recorded is not None
         with psycopg.connect(own_database.superuser_url) as connection:
             pids = [pid for (pid,) in connection.execute(backends, ("scrip_app",))]
         assert pids

@@ -81,7 +81,7 @@ def append_slowly(url: str, transactions: int, rows_each: int) -> list[int]:
         for i in range(transactions):
             rows = _rows_of_a_new_stream(rows_each)
             connection.execute(LOCK)
-            positions = Append(connection, rows, locked=True).result().positions
+            positions = Append(connection, rows, locked=True).land().positions
             connection.execute("SELECT pg_sleep(%(s)s)", {"s": _dice.uniform(0, 0.02)})
             if i % 5 == 4:
                 connection.rollback()

@@ -32,7 +32,7 @@ from ledger.store import Store
 from ledger.writer import Writer
 from scrip.embedded import DatabaseUrls
 from tests.ledger.conftest import NewWriter
-from tests.ledger.room import TENANT, Clock, ask, deduct, opened, order, put, reserve
+from tests.ledger.room import TENANT, Clock, ask, deduct, opened, order, put, reserve, until
 
 LAST = """
 SELECT hash FROM scrip.ledger_events
@@ -62,7 +62,7 @@ def append_raw(
             key=key,
             content=order(PutAccount(), key).content(),
         )
-        assert Append(connection, rows).result().positions
+        assert Append(connection, rows).land().positions
 
 
 NEWER = ("credits.lent.v1", encode(AccountUpdated(), by="key:newer"))
@@ -190,18 +190,19 @@ def test_a_full_queue_refuses_at_once_and_takes_no_half_of_an_order(
     ask(writer, opened(credits_given=100))
     with owner.transaction():
         owner.execute("SELECT pg_advisory_xact_lock(7305804385211)")
+        # One is on its way, and two are decided on top of it: those wait in no queue.
         taken = [writer.submit(deduct(1, "first"))]
-        while writer.queue_length:
-            pass
-        taken += [writer.submit(deduct(1, f"d{i}")) for i in range(5)]
+        until(lambda: writer.queue_length == 0)
+        taken += [writer.submit(deduct(1, f"e{i}")) for i in range(7)]
+        until(lambda: writer.queue_length == 5)
         with pytest.raises(Overloaded) as refused:
             writer.submit_many([deduct(1, f"many{i}") for i in range(6)], lambda _: None)
         assert refused.value.facts == {"waiting": 5}
-        taken += [writer.submit(deduct(1, f"e{i}")) for i in range(5)]
+        taken += [writer.submit(deduct(1, f"f{i}")) for i in range(5)]
         with pytest.raises(Overloaded):
             writer.submit(deduct(1, "one more"))
     assert all(future.result(20).recorded for future in taken)
-    assert writer.view(TENANT, "a").result(10).balance.consumed == 11
+    assert writer.view(TENANT, "a").result(10).balance.consumed == 13
 
 
 def test_no_orders_are_answered_with_no_answers(writer: Writer) -> None:

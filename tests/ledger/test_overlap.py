@@ -210,7 +210,7 @@ def test_a_reading_waits_for_what_is_on_its_way(
     with Overlap(warm, owner, server) as overlap:
         overlap.hand_over(deduct(60, "first"))
         view = warm.view(TENANT, "a")
-        until(lambda: warm.queue_length == 0)
+        until(lambda: server.pids(WAITING))
         assert not view.done(), "it would tell what is not committed"
     (first,) = overlap.answers()
     seen = view.result(ANSWER_SECONDS)

@@ -338,7 +338,7 @@ def _append(database: DatabaseUrls, name: str, state: bytes, **other: Any) -> No
         **{"tenant": TENANT, "account": "x", **other},
     )
     with psycopg.connect(database.app_url, autocommit=True) as connection:
-        assert Append(connection, rows).result().positions
+        assert Append(connection, rows).land().positions
 
 
 OPENED = encode(AccountOpened(), by="x", balance=Balance())

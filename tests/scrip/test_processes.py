@@ -185,7 +185,7 @@ def test_the_api_names_no_server_and_believes_no_proxy(settings: dict[str, str])
         assert "server" not in answer.headers
 
 
-def test_when_the_writer_s_thread_dies_so_does_the_process(
+def test_when_the_writer_dies_so_does_the_process(
     settings: dict[str, str], database: DatabaseUrls
 ) -> None:
     secret = new_key(database)
@@ -201,7 +201,7 @@ def test_when_the_writer_s_thread_dies_so_does_the_process(
             assert answer.status_code == 503
         status, lines = process.ended()
     assert status == 1
-    assert "writer's thread has died" in why(lines)
+    assert "the writer has died" in why(lines)
 
 
 def test_the_api_answers_over_nats_and_ends_with_nothing_unanswered(
