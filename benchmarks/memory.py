@@ -25,7 +25,7 @@ STREAMS_CACHED = "scrip_writer_cached_streams"
 COPY = """
 INSERT INTO scrip.ledger_events (originator_id, originator_version, topic, state, tenant, account,
     subject, key, content, recorded_at, hash)
-SELECT gen_random_uuid(), 1, e.topic, e.state, 'history', 'account-' || n, 'job-' || n,
+SELECT uuidv7(), 1, e.topic, e.state, 'history', 'account-' || n, 'job-' || n,
     'key-' || n, sha256(n::text::bytea), e.recorded_at, sha256(('hash-' || n)::bytea)
 FROM generate_series(%(first)s::bigint, %(last)s::bigint) AS n CROSS JOIN (
     SELECT * FROM scrip.ledger_events WHERE topic LIKE 'credits.deducted.%%' LIMIT 1) AS e
