@@ -1,4 +1,4 @@
-"""The one place where the async rooms cross over to the writer's thread."""
+"""The one place where this async room crosses over to the writer's thread."""
 
 from __future__ import annotations
 
