@@ -1,0 +1,132 @@
+"""The writer on somebody's event loop: it never keeps the loop from others, nor loses an answer."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any, LiteralString
+
+import psycopg
+import pytest
+
+from ledger.append import LOCK
+from ledger.bell import Bell
+from ledger.domain.errors import Overloaded, StoreUnavailable
+from ledger.records import Outcome
+from ledger.store import Store
+from ledger.writer import Writer
+from tests.ledger.room import ANSWER_SECONDS, ask, deduct, opened, until
+
+TABLE: LiteralString = "LOCK TABLE scrip.ledger_events IN ACCESS EXCLUSIVE MODE"
+TURNS = 20
+RINGS, RINGERS = 2_000, 4
+
+
+def on_a_loop(store: Store, work: Callable[[Writer], Awaitable[None]]) -> None:
+    """Do something with a writer that runs on the same loop."""
+
+    async def main() -> None:
+        async with asyncio.timeout(ANSWER_SECONDS), Writer(store).running() as writer:
+            assert writer.alive
+            await work(writer)
+        assert not writer.alive
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("held", [LOCK, TABLE], ids=["the lock", "a cold account"])
+def test_what_waits_for_the_database_leaves_the_loop_to_others(
+    held: LiteralString, store: Store, owner: psycopg.Connection[Any]
+) -> None:
+    with Writer(store) as before:
+        ask(before, [*opened("warm"), *opened("cold")])
+
+    async def work(writer: Writer) -> None:
+        await asyncio.wrap_future(writer.submit(deduct(1, "first", "warm")))
+        account = "warm" if held is LOCK else "cold"
+        with owner.transaction():
+            owner.execute(held)
+            future = asyncio.wrap_future(writer.submit(deduct(1, "second", account)))
+            for _ in range(TURNS):
+                # Were the loop kept waiting, the lock would never be given back.
+                await asyncio.sleep(0.005)
+            assert not future.done()
+        assert isinstance(await future, Outcome)
+        assert writer.stats.failures == 0
+
+    on_a_loop(store, work)
+
+
+def test_what_was_accepted_is_answered_before_it_ends(store: Store) -> None:
+    futures = []
+
+    async def work(writer: Writer) -> None:
+        for one in opened("a", 1_000):
+            await asyncio.wrap_future(writer.submit(one))
+        futures.extend(writer.submit(deduct(1, f"d{i}")) for i in range(500))
+
+    on_a_loop(store, work)
+    assert [future.result(0).recorded.version for future in futures] == list(range(3, 503))
+
+
+def test_a_bug_ends_it_with_an_answer_for_everybody(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work(writer: Writer) -> None:
+        def broken(*_: object) -> None:
+            raise ZeroDivisionError
+
+        monkeypatch.setattr(writer._committer, "_launch", broken)
+        with pytest.raises(StoreUnavailable):
+            await asyncio.wrap_future(writer.submit(deduct(1, "d")))
+        await asyncio.sleep(0)
+        assert not writer.alive
+        with pytest.raises(Overloaded):
+            writer.submit(deduct(1, "e"))
+
+    on_a_loop(store, work)
+
+
+def test_whatever_was_done_before_a_ring_is_seen_by_whoever_hears_it() -> None:
+    """Rung by many threads at once, whoever listens looks again after the last of them."""
+    done: list[int] = []
+
+    async def listen() -> None:
+        bell = Bell()
+
+        def work() -> None:
+            for number in range(RINGS):
+                done.append(number)
+                bell.ring()
+
+        threads = [threading.Thread(target=work) for _ in range(RINGERS)]
+        for thread in threads:
+            thread.start()
+        seen = 0
+        async with asyncio.timeout(ANSWER_SECONDS):
+            while seen < RINGS * RINGERS:
+                await bell.heard()
+                seen = len(done)
+        for thread in threads:
+            thread.join()
+        with suppress(TimeoutError):  # One more may be due: of a ring between the look and here.
+            async with asyncio.timeout(0.05):
+                await bell.heard()
+        bell.ring()
+        await bell.heard()
+
+    asyncio.run(listen())
+
+
+def test_a_bell_that_nobody_can_hear_any_more_hurts_nobody() -> None:
+    bells: list[Bell] = []
+
+    async def leave() -> None:
+        bells.append(Bell())
+
+    asyncio.run(leave())
+    thread = threading.Thread(target=bells[0].ring)
+    thread.start()
+    until(lambda: not thread.is_alive())
