@@ -42,7 +42,7 @@ SIZES: dict[SizeName, Sizes] = {
         wide=10_000,
         backlog=100_000,
         cached=100_000,
-        history=10_000_000,
+        history=1_000_000,
     ),
     "full": Sizes(
         accounts=10_000,
