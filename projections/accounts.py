@@ -14,6 +14,7 @@ from psycopg.rows import dict_row
 from ledger.domain.entities import Balance
 from ledger.domain.events import AccountOpened, AccountUpdated
 from ledger.records import Recorded
+from projections.arrays import Json
 from projections.cursors import Page, decode_cursor, page
 from projections.projection import Projection, Table, Target, as_json
 
@@ -30,24 +31,13 @@ CREATE TABLE {accounts_v1} (
     PRIMARY KEY (tenant, account)
 )
 """
-INSERT = """
-INSERT INTO {accounts_v1} (
-    tenant, account, label, overdraft_limit, metadata, opened_at, updated_at, position)
-SELECT r.tenant, r.account, r.label, r.overdraft_limit, r.metadata::jsonb, r.opened_at,
-    r.updated_at, r.position
-FROM unnest(
-    %(tenant)b::text[], %(account)b::text[], %(label)b::text[], %(overdraft_limit)b::bigint[],
-    %(metadata)b::text[], %(opened_at)b::timestamptz[], %(updated_at)b::timestamptz[],
-    %(position)b::bigint[])
-AS r(tenant, account, label, overdraft_limit, metadata, opened_at, updated_at, position)
-"""
 UPDATE = """
 UPDATE {accounts_v1} AS a SET
-    label = r.label, overdraft_limit = r.overdraft_limit, metadata = r.metadata::jsonb,
+    label = r.label, overdraft_limit = r.overdraft_limit, metadata = r.metadata,
     updated_at = r.updated_at, position = r.position
 FROM unnest(
     %(tenant)b::text[], %(account)b::text[], %(label)b::text[], %(overdraft_limit)b::bigint[],
-    %(metadata)b::text[], %(opened_at)b::timestamptz[], %(updated_at)b::timestamptz[],
+    %(metadata)b::jsonb[], %(opened_at)b::timestamptz[], %(updated_at)b::timestamptz[],
     %(position)b::bigint[])
 AS r(tenant, account, label, overdraft_limit, metadata, opened_at, updated_at, position)
 WHERE a.tenant = r.tenant AND a.account = r.account
@@ -91,7 +81,7 @@ class Properties(Struct, frozen=True, kw_only=True, gc=False):
     account: str
     label: str | None
     overdraft_limit: int
-    metadata: str
+    metadata: Json
     opened_at: datetime | None
     updated_at: datetime
     position: int
@@ -124,7 +114,7 @@ def fold(batch: Sequence[Recorded]) -> list[Properties]:
 def apply(target: Target, batch: Sequence[Recorded]) -> None:
     """Write what a batch of events changes."""
     rows = fold(batch)
-    target.change(INSERT, [row for row in rows if row.opened_at is not None])
+    target.insert("accounts_v1", [row for row in rows if row.opened_at is not None])
     target.change(UPDATE, [row for row in rows if row.opened_at is None])
 
 

@@ -41,12 +41,6 @@ CREATE INDEX ON {audit_v2} USING brin (key text_bloom_ops (n_distinct_per_range 
     subject text_bloom_ops (n_distinct_per_range = 1000))
 WITH (pages_per_range = 16, autosummarize = on)
 """
-INSERT = """
-INSERT INTO {audit_v2} (tenant, position, name, by, key, subject, recorded_at)
-SELECT * FROM unnest(
-    %(tenant)b::text[], %(position)b::bigint[], %(name)b::text[], %(by)b::text[], %(key)b::text[],
-    %(subject)b::text[], %(recorded_at)b::timestamptz[])
-"""
 FROM: LiteralString = """
 FROM projections.audit_v2 AS a JOIN scrip.ledger_events AS e ON e.notification_id = a.position
 WHERE a.tenant = %(tenant)s AND a.position > %(after)s AND a.position < %(before)s
@@ -117,7 +111,7 @@ def fold(batch: Sequence[Recorded]) -> list[AuditRow]:
 
 def apply(target: Target, batch: Sequence[Recorded]) -> None:
     """Write what a batch of events changes."""
-    target.change(INSERT, fold(batch))
+    target.insert("audit_v2", fold(batch))
 
 
 AUDIT = Projection(

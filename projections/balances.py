@@ -41,19 +41,6 @@ CREATE TABLE {balances_v2} (
 # Reservations come and go, and `due_at` with them. An index of it would be written at each event;
 # `look_at` stays until it has passed: the account is due at that time, or later, or not at all.
 INDEX_LOOK = "CREATE INDEX ON {balances_v2} (look_at) WHERE look_at IS NOT NULL"
-INSERT = """
-INSERT INTO {balances_v2} (
-    tenant, account, granted, available, pending, reserved, consumed, expired, revoked, debt,
-    overdraft_reserved, overdraft_limit, due_at, position, version, updated_at, look_at)
-SELECT c.*, c.due_at FROM unnest(
-    %(tenant)b::text[], %(account)b::text[], %(granted)b::bigint[], %(available)b::bigint[],
-    %(pending)b::bigint[], %(reserved)b::bigint[], %(consumed)b::bigint[], %(expired)b::bigint[],
-    %(revoked)b::bigint[], %(debt)b::bigint[], %(overdraft_reserved)b::bigint[],
-    %(overdraft_limit)b::bigint[], %(due_at)b::timestamptz[], %(position)b::bigint[],
-    %(version)b::bigint[], %(updated_at)b::timestamptz[])
-AS c(tenant, account, granted, available, pending, reserved, consumed, expired, revoked, debt,
-    overdraft_reserved, overdraft_limit, due_at, position, version, updated_at)
-"""
 UPDATE = """
 UPDATE {balances_v2} AS b SET
     granted = c.granted, available = c.available, pending = c.pending, reserved = c.reserved,
@@ -174,7 +161,7 @@ def _row(recorded: Recorded) -> BalanceRow:
 def apply(target: Target, batch: Sequence[Recorded]) -> None:
     """Write what a batch of events changes."""
     new, changed = fold(batch)
-    target.change(INSERT, new)
+    target.insert("balances_v2", new)
     target.change(UPDATE, changed)
 
 
@@ -186,7 +173,7 @@ BALANCES = Projection(
             key=("tenant", "account"),
             create=CREATE,
             indexes=(INDEX_LOOK,),
-            hints=("look_at",),
+            hints=(("look_at", "due_at"),),
         ),
     ),
     apply=apply,

@@ -81,7 +81,7 @@ def _read(connection: Connection[Any], table: Table, suffix: str) -> Iterator[tu
 
 
 def _hints(table: Table) -> Composed:
-    return SQL("{}::text[]").format(list(table.hints))
+    return SQL("{}::text[]").format([name for name, _ in table.hints])
 
 
 def _differing(live: Iterator[tuple[Key, str]], built: Iterator[tuple[Key, str]]) -> Iterator[Key]:

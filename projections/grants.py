@@ -28,6 +28,7 @@ from ledger.domain.events import (
     ReservationReleased,
 )
 from ledger.records import Recorded
+from projections.arrays import Integer, Json
 from projections.cursors import Page, decode_cursor, page
 from projections.projection import Projection, Table, Target, as_json
 
@@ -65,30 +66,6 @@ CREATE TABLE {grants_v1} (
     UNIQUE (tenant, account, sequence, grant_id),
     CHECK (amount = available + pending + reserved + consumed + expired + revoked)
 ) WITH (fillfactor = 70)
-"""
-INSERT = """
-INSERT INTO {grants_v1} (
-    tenant, account, grant_id, sequence, amount, available, pending, reserved, consumed, expired,
-    revoked, status, clawed_back, kind, priority, scope, effective_at, expires_at, cost_basis,
-    source, instead_of, metadata, granted_by, reason, granted_at, granted_position, updated_at,
-    position)
-SELECT r.tenant, r.account, r.grant_id, r.sequence, r.amount, r.available, r.pending, r.reserved,
-    r.consumed, r.expired, r.revoked, r.status, r.clawed_back, r.kind, r.priority, r.scope::jsonb,
-    r.effective_at, r.expires_at, r.cost_basis, r.source::jsonb, r.instead_of, r.metadata::jsonb,
-    r.granted_by, r.reason, r.granted_at, r.granted_position, r.updated_at, r.position
-FROM unnest(
-    %(tenant)b::text[], %(account)b::text[], %(grant_id)b::text[], %(sequence)b::bigint[],
-    %(amount)b::bigint[], %(available)b::bigint[], %(pending)b::bigint[], %(reserved)b::bigint[],
-    %(consumed)b::bigint[], %(expired)b::bigint[], %(revoked)b::bigint[], %(status)b::text[],
-    %(clawed_back)b::boolean[], %(kind)b::text[], %(priority)b::integer[], %(scope)b::text[],
-    %(effective_at)b::timestamptz[], %(expires_at)b::timestamptz[], %(cost_basis)b::bigint[],
-    %(source)b::text[], %(instead_of)b::text[], %(metadata)b::text[], %(granted_by)b::text[],
-    %(reason)b::text[], %(granted_at)b::timestamptz[], %(granted_position)b::bigint[],
-    %(updated_at)b::timestamptz[], %(position)b::bigint[])
-AS r(tenant, account, grant_id, sequence, amount, available, pending, reserved, consumed, expired,
-    revoked, status, clawed_back, kind, priority, scope, effective_at, expires_at, cost_basis,
-    source, instead_of, metadata, granted_by, reason, granted_at, granted_position, updated_at,
-    position)
 """
 MOVE = """
 UPDATE {grants_v1} AS g SET
@@ -178,14 +155,14 @@ class NewGrant(Struct, kw_only=True, gc=False):
     status: str | None = "active"
     clawed_back: bool | None = False
     kind: str
-    priority: int
-    scope: str = "[]"
+    priority: Integer
+    scope: Json = "[]"
     effective_at: datetime
     expires_at: datetime | None
     cost_basis: int | None = None
-    source: str | None = None
+    source: Json | None = None
     instead_of: str | None = None
-    metadata: str = "{}"
+    metadata: Json = "{}"
     granted_by: str
     reason: str | None
     granted_at: datetime
@@ -348,7 +325,7 @@ def fold(batch: Sequence[Recorded]) -> tuple[list[NewGrant], list[Move]]:
 def apply(target: Target, batch: Sequence[Recorded]) -> None:
     """Write what a batch of events changes."""
     new, moves = fold(batch)
-    target.change(INSERT, new)
+    target.insert("grants_v1", new)
     target.change(MOVE, moves)
 
 

@@ -20,7 +20,7 @@ from psycopg.sql import SQL, Identifier
 from ledger.records import Recorded
 from ledger.store import Store
 from projections.compare import Difference, compare, count_rows
-from projections.projection import SCHEMA, Projection, create, drop, index
+from projections.projection import SCHEMA, Filling, Projection, create, drop, index
 from projections.registry import find
 from projections.tables import (
     CHECK,
@@ -31,7 +31,6 @@ from projections.tables import (
     prepare,
     rebuild_number,
     unclaim,
-    write_batch,
 )
 from projections.tracking import (
     BEGIN,
@@ -40,6 +39,7 @@ from projections.tracking import (
     POSITION_LOCKED,
     RECOVERED,
     TrackingRecorder,
+    check_advanced,
     position_of,
 )
 
@@ -120,9 +120,13 @@ class Copy:
                     break
 
     def _write(self, batch: list[Recorded]) -> None:
+        position = batch[-1].position
+        target = Filling(self.connection, self.projection, self.suffix)
         with self.connection.transaction():
-            write_batch(self._recorder, self.connection, (self.projection,), batch, self.suffix)
-        self.position = batch[-1].position
+            check_advanced(self._recorder.advance(self.connection, [self.name], position), 1)
+            self.projection.apply(target, batch)
+            target.check()
+        self.position = position
 
 
 def _up_to(until: int, batch: list[Recorded]) -> list[Recorded]:

@@ -20,6 +20,7 @@ from ledger.domain.events import (
     ReservationReleased,
 )
 from ledger.records import Recorded
+from projections.arrays import Json
 from projections.cursors import Page, decode_cursor, page
 from projections.projection import Projection, Table, Target, as_json
 
@@ -60,43 +61,22 @@ INDEX_LIST = "CREATE INDEX ON {reservations_v2} (tenant, account, created_positi
 INDEX_JOB = """
 CREATE INDEX ON {reservations_v2} (tenant, account, job, created_position) WHERE job IS NOT NULL
 """
-INSERT = """
-INSERT INTO {reservations_v2} (
-    tenant, account, reservation, created_position, created_at, status, amount, captured, remaining,
-    expires_at, draws, pinned, feature, price, actor, job, metadata, updated_at, position)
-SELECT r.tenant, r.account, r.reservation, r.created_position, r.created_at, r.status, r.amount,
-    r.captured, r.remaining, r.expires_at, r.draws::jsonb, r.pinned::jsonb, r.feature,
-    r.price::jsonb, r.actor, r.job, r.metadata::jsonb, r.updated_at, r.position
-FROM unnest(
-    %(tenant)b::text[], %(account)b::text[], %(reservation)b::text[], %(status)b::text[],
-    %(amount)b::bigint[], %(captured)b::bigint[], %(remaining)b::bigint[],
-    %(expires_at)b::timestamptz[], %(draws)b::text[], %(pinned)b::text[],
-    %(updated_at)b::timestamptz[], %(position)b::bigint[], %(created_position)b::bigint[],
-    %(created_at)b::timestamptz[], %(feature)b::text[], %(price)b::text[], %(actor)b::text[],
-    %(job)b::text[], %(metadata)b::text[])
-AS r(tenant, account, reservation, status, amount, captured, remaining, expires_at, draws, pinned,
-    updated_at, position, created_position, created_at, feature, price, actor, job, metadata)
-"""
 CHANGE = """
 UPDATE {reservations_v2} AS r SET
     status = COALESCE(c.status, r.status), amount = COALESCE(c.amount, r.amount),
     captured = COALESCE(c.captured, r.captured),
     remaining = c.remaining, expires_at = COALESCE(c.expires_at, r.expires_at),
-    draws = CASE WHEN c.draws IS NULL THEN r.draws ELSE r.draws || c.draws::jsonb END,
-    pinned = c.pinned::jsonb,
+    draws = CASE WHEN c.draws IS NULL THEN r.draws ELSE r.draws || c.draws END,
+    pinned = c.pinned,
     updated_at = c.updated_at, position = c.position
 FROM unnest(
     %(tenant)b::text[], %(account)b::text[], %(reservation)b::text[], %(status)b::text[],
     %(amount)b::bigint[], %(captured)b::bigint[], %(remaining)b::bigint[],
-    %(expires_at)b::timestamptz[], %(draws)b::text[], %(pinned)b::text[],
+    %(expires_at)b::timestamptz[], %(draws)b::jsonb[], %(pinned)b::jsonb[],
     %(updated_at)b::timestamptz[], %(position)b::bigint[])
 AS c(tenant, account, reservation, status, amount, captured, remaining, expires_at, draws, pinned,
     updated_at, position)
 WHERE r.tenant = c.tenant AND r.account = c.account AND r.reservation = c.reservation
-"""
-OPEN = """
-INSERT INTO {open_reservations_v1} (tenant, account, reservation)
-SELECT * FROM unnest(%(tenant)b::text[], %(account)b::text[], %(reservation)b::text[])
 """
 CLOSE = """
 DELETE FROM {open_reservations_v1} AS o
@@ -183,17 +163,17 @@ class NewReservation(Key, kw_only=True, gc=False):
     captured: int | None
     remaining: int | None
     expires_at: datetime | None
-    draws: str
-    pinned: str
+    draws: Json
+    pinned: Json
     updated_at: datetime
     position: int
     created_position: int
     created_at: datetime
     feature: str | None
-    price: str | None
+    price: Json | None
     actor: str | None
     job: str | None
-    metadata: str
+    metadata: Json
 
 
 class Change(Key, kw_only=True, gc=False):
@@ -204,8 +184,8 @@ class Change(Key, kw_only=True, gc=False):
     captured: int | None
     remaining: int | None
     expires_at: datetime | None
-    draws: str | None
-    pinned: str
+    draws: Json | None
+    pinned: Json
     updated_at: datetime
     position: int
 
@@ -275,7 +255,7 @@ def _left(state: State, pinned: tuple[Draw, ...], overdraft: int) -> None:
     state.remaining = sum(draw.amount for draw in pinned) + overdraft
 
 
-def _slices(draws: tuple[Draw, ...]) -> str:
+def _slices(draws: tuple[Draw, ...]) -> Json:
     return as_json(draws) if draws else "[]"
 
 
@@ -327,9 +307,9 @@ def _changed(key: tuple[str, str, str], state: State) -> Change:
 def apply(target: Target, batch: Sequence[Recorded]) -> None:
     """Write what a batch of events changes."""
     new, changes = fold(batch)
-    target.change(INSERT, new)
+    target.insert("reservations_v2", new)
     target.change(CHANGE, changes)
-    target.change(OPEN, [_key(row) for row in new if row.status == "open"])
+    target.insert("open_reservations_v1", [_key(row) for row in new if row.status == "open"])
     # One that had expired is not there: a late capture closes it again.
     target.write(CLOSE, [_key(row) for row in changes if row.status not in {None, "open"}])
 

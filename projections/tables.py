@@ -74,7 +74,6 @@ def write_batch(
     connection: Connection[Any],
     projections: Sequence[Projection],
     batch: Sequence[Recorded],
-    suffix: str = "",
 ) -> None:
     """Apply a batch to projections that stand before it, and move them over it.
 
@@ -82,8 +81,8 @@ def write_batch(
     Inconsistent, the library's IntegrityError, and whatever else one of them cannot digest.
     """
     position = batch[-1].position
-    names = [projection.tracked_as + suffix for projection in projections]
-    targets = [Target(connection, projection, suffix) for projection in projections]
+    names = [projection.tracked_as for projection in projections]
+    targets = [Target(connection, projection) for projection in projections]
     with connection.pipeline():
         moved = recorder.advance(connection, names, position)
         for projection, target in zip(projections, targets, strict=True):

@@ -15,6 +15,7 @@ from msgspec import Struct
 from ledger.domain.entities import Metered, Price
 from ledger.domain.events import CreditsDeducted, CreditsRefunded, ReservationCaptured
 from ledger.records import Recorded
+from projections.arrays import Integer, Json
 from projections.projection import Projection, Table, Target, as_json
 
 CREATE_USAGE = """
@@ -65,25 +66,6 @@ CREATE TABLE {usage_hours_v1} (
     count bigint NOT NULL,
     UNIQUE NULLS NOT DISTINCT (tenant, account, hour, feature, model, actor)
 ) WITH (fillfactor = 70)
-"""
-INSERT = """
-INSERT INTO {usage_v1} (
-    tenant, account, deduction, reservation, amount, debt, refunded, feature, model, quantity,
-    input_tokens, output_tokens, cached_input_tokens, price_version, price, actor, job, metadata,
-    occurred_at, recorded_at, position)
-SELECT r.tenant, r.account, r.deduction, r.reservation, r.amount, r.debt, 0, r.feature, r.model,
-    r.quantity, r.input_tokens, r.output_tokens, r.cached_input_tokens, r.price_version,
-    r.price::jsonb, r.actor, r.job, r.metadata::jsonb, r.occurred_at, r.recorded_at, r.position
-FROM unnest(
-    %(tenant)b::text[], %(account)b::text[], %(deduction)b::text[], %(reservation)b::text[],
-    %(amount)b::bigint[], %(debt)b::bigint[], %(feature)b::text[], %(model)b::text[],
-    %(quantity)b::bigint[], %(input_tokens)b::bigint[], %(output_tokens)b::bigint[],
-    %(cached_input_tokens)b::bigint[], %(price_version)b::integer[], %(price)b::text[],
-    %(actor)b::text[], %(job)b::text[], %(metadata)b::text[], %(occurred_at)b::timestamptz[],
-    %(recorded_at)b::timestamptz[], %(position)b::bigint[])
-AS r(tenant, account, deduction, reservation, amount, debt, feature, model, quantity, input_tokens,
-    output_tokens, cached_input_tokens, price_version, price, actor, job, metadata, occurred_at,
-    recorded_at, position)
 """
 ADD_HOURS = """
 INSERT INTO {usage_hours_v1} AS h (
@@ -138,17 +120,18 @@ class NewUsage(Struct, kw_only=True, gc=False):
     reservation: str | None
     amount: int
     debt: int
+    refunded: int = 0
     feature: str | None
     model: str | None
     quantity: int | None
     input_tokens: int | None
     output_tokens: int | None
     cached_input_tokens: int | None
-    price_version: int | None
-    price: str | None
+    price_version: Integer | None
+    price: Json | None
     actor: str | None
     job: str | None
-    metadata: str
+    metadata: Json
     occurred_at: datetime | None
     recorded_at: datetime
     position: int
@@ -285,7 +268,7 @@ def _counted(price: Price | None) -> tuple[bool, bool]:
 def apply(target: Target, batch: Sequence[Recorded]) -> None:
     """Write what a batch of events changes: new rows first, for a refund may be of one of them."""
     new, refunds = fold(batch)
-    target.change(INSERT, new)
+    target.insert("usage_v1", new)
     target.change(ADD_HOURS, roll_up(new))
     target.change(REFUND, refunds)
     target.write(REFUND_HOURS, refunds)
