@@ -20,9 +20,7 @@ from projections.projection import (
     Table,
     Target,
     as_json,
-    copying,
     create,
-    inserting,
 )
 from projections.tables import connect
 
@@ -168,12 +166,6 @@ def test_a_text_with_nul_is_refused_by_the_database(
 ) -> None:
     with pytest.raises(psycopg.DataError):
         insert(target, connection, [Row("a\0b", 1, None, NOW, None)])
-
-
-def test_a_rebuild_copies_and_what_is_live_does_not() -> None:
-    table = COPIED.tables[0]
-    assert copying(table, Row, "_next").startswith(b'COPY "projections"."copied_v1_next" ("text", ')
-    assert inserting(table, Row).endswith(b"%(document)b, %(later)b)")
 
 
 def test_a_time_is_the_same_moment_in_any_zone(
