@@ -242,10 +242,14 @@ class Store:
         with suppress(PoolClosed):
             self.recorder.datastore.pool.check()
 
+    def connect(self) -> Connection[Any]:
+        """Open a connection of one's own, with the settings of all others here."""
+        settings = {**self.recorder.datastore.pool.kwargs, "row_factory": tuple_row}  # type: ignore[dict-item]
+        return Connection.connect(autocommit=True, **settings)
+
     def session(self) -> Session:
         """Open a session of the writer, on a connection of its own."""
-        settings = {**self.recorder.datastore.pool.kwargs, "row_factory": tuple_row}  # type: ignore[dict-item]
-        connection: Connection[Any] = Connection.connect(autocommit=True, **settings)
+        connection = self.connect()
         try:
             prepare_append(connection)
         except BaseException:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from psycopg import Connection
-from psycopg.rows import tuple_row
 
 from ledger.records import Recorded
 from ledger.store import Store
@@ -39,8 +38,7 @@ UNLOCK = "SELECT pg_advisory_unlock(%(lock)s, %(number)s)"
 
 def connect(store: Store) -> Connection[Any]:
     """Open a connection of one's own to the ledger's database, for writing projections."""
-    settings = {**store.recorder.datastore.pool.kwargs, "row_factory": tuple_row}  # type: ignore[dict-item]
-    connection = Connection.connect(autocommit=True, **settings)
+    connection = store.connect()
     timeouts = {"statement": str(STATEMENT_TIMEOUT_MS), "lock": str(LOCK_TIMEOUT_MS)}
     connection.execute(SETTINGS, timeouts)
     register(connection)
