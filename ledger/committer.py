@@ -45,6 +45,8 @@ ATTEMPTS_MAX: Final = 8
 RETRY_SECONDS_MAX: Final = 0.5
 DECIDED_AT_ONCE: Final = 64
 """Commands that are decided before others on the loop have their turn."""
+CROWD: Final = 32
+"""From more on, half go first, and the others are decided while those commit."""
 FAILURES: Final = (psycopg.Error, PersistenceError)
 Result = TypeVar("Result")
 
@@ -69,12 +71,12 @@ class Sent(Struct):
     """A batch that has been sent, and what it holds until it has landed."""
 
     batch: Batch
-    append: Append
-    calm: bool
-    """Whether the next may be decided meanwhile: nobody else writes these streams, it seems."""
     started: float
+    append: Append | None = None
+    calm: bool = False
+    """Whether the next may be decided meanwhile: nobody else writes these streams, it seems."""
     landed: bool = False
-    failure: psycopg.Error | None = None
+    failure: Exception | None = None
 
 
 class Committer:
@@ -147,6 +149,12 @@ class Committer:
         """Have something done that waits for the database, beside the loop."""
         return await asyncio.get_running_loop().run_in_executor(self._beside, ask)
 
+    def _room(self, batch: Batch, other: int) -> int:
+        """Return how many may join a batch, of which `other` commands are ahead."""
+        half = (len(batch.pendings) + other + len(self._backlog)) // 2
+        most = min(self._take_max, max(CROWD, half)) - len(batch.pendings)
+        return max(0, min(most, DECIDED_AT_ONCE))
+
     def _taken(self, most: int) -> list[Pending]:
         self._at_work = self._backlog.take(most)
         return self._at_work
@@ -160,7 +168,7 @@ class Committer:
     async def _launch(self) -> None:
         """Decide what waits, and send it. Nothing is on its way."""
         batch = self._new_batch()
-        pendings = self._taken(min(self._take_max, DECIDED_AT_ONCE))
+        pendings = self._taken(self._room(batch, 0))
         batch.pendings = pendings
         try:
             if self._session is not None and batch.at_hand(pendings):
@@ -179,30 +187,29 @@ class Committer:
         except Spoiled as spoiled:
             self._backlog.put_back(self._without(spoiled, batch))
         else:
-            await self._send(batch)
+            self._send(batch)
 
     async def _connected(self) -> Session:
         if self._session is None:
             self._session = await self._waited(self._store.session)
         return self._session
 
-    async def _send(self, batch: Batch) -> None:
+    def _send(self, batch: Batch) -> None:
         """Send what was decided; what needs nothing to be written is answered at once."""
         assert self._session is not None
-        started = time.monotonic()
+        sent = Sent(batch, time.monotonic())
         try:
-            append = batch.depart(self._session, self._snapshot_every)
+            sent.append = batch.depart(self._session, self._snapshot_every)
         except psycopg.Error as error:
-            self._forget(batch)
-            await self._failed(batch.pendings, error)
-            return
-        if append is None:
-            self._settle(batch, set(), [])
-            self._answer(batch, set(), started)
-            return
-        calm = not any(entry.shared_until >= batch.number for entry in batch.entries)
-        self._sent = Sent(batch, append, calm, started)
-        self._watch(self._sent)
+            sent.landed, sent.failure = True, error
+        else:
+            if sent.append is None:
+                self._settle(batch, set(), [])
+                self._answer(batch, set(), sent.started)
+                return
+            sent.calm = not any(entry.shared_until >= batch.number for entry in batch.entries)
+            self._watch(sent, sent.append.flight)
+        self._sent = sent
 
     async def _write_locked(self, session: Session, batch: Batch) -> None:
         """Decide and write under the lock, where nobody can be first, waiting for all of it."""
@@ -223,8 +230,7 @@ class Committer:
         """Decide what waits while the batch before it commits, as far as it is at hand."""
         assert self._sent is not None
         batch = self._next or self._new_batch()
-        room = self._take_max - len(batch.pendings)
-        pendings = self._taken(min(room, DECIDED_AT_ONCE))
+        pendings = self._taken(self._room(batch, len(self._sent.batch.pendings)))
         if not pendings or not self._sent.calm or not batch.at_hand(pendings):
             self._backlog.put_back(pendings)
             self._stuck = True
@@ -242,9 +248,8 @@ class Committer:
 
     # -- on the way home -----------------------------------------------------------------------
 
-    def _watch(self, sent: Sent) -> None:
+    def _watch(self, sent: Sent, flight: Flight) -> None:
         """Have `landed` set once all of the answer is there."""
-        flight = sent.append.flight
         loop = asyncio.get_running_loop()
         loop.add_reader(flight.socket, self._advance, sent, flight)
         if flight.unsent:
@@ -254,7 +259,7 @@ class Committer:
         loop, socket = asyncio.get_running_loop(), flight.socket
         try:
             sent.landed = flight.advance()
-        except psycopg.Error as error:
+        except Exception as error:  # noqa: BLE001 - raised where it is landed
             sent.landed, sent.failure = True, error
         if sent.landed or not flight.unsent:
             loop.remove_writer(socket)
@@ -272,6 +277,7 @@ class Committer:
         try:
             if sent.failure is not None:
                 raise sent.failure
+            assert sent.append is not None
             undone = await self._arrived(self._session, batch, sent.append.result())
         except FAILURES as error:
             # Written or not, we do not know: the memory of these streams is worth nothing now.
@@ -286,7 +292,7 @@ class Committer:
         else:
             self._settle(batch, undone, [])
             if following is not None:
-                await self._send(following)
+                self._send(following)
         self._answer(batch, undone, sent.started)
 
     async def _arrived(self, session: Session, batch: Batch, appended: Appended) -> set[Entry]:

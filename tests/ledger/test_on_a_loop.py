@@ -11,11 +11,13 @@ from typing import Any, LiteralString
 import psycopg
 import pytest
 
-from ledger.append import LOCK
+from ledger.append import LOCK, Append
 from ledger.bell import Bell
+from ledger.committer import Committer
 from ledger.domain.errors import Overloaded, StoreUnavailable
 from ledger.records import Outcome
 from ledger.store import Store
+from ledger.wire import Flight
 from ledger.writer import Writer
 from tests.ledger.room import ANSWER_SECONDS, ask, deduct, opened, until
 
@@ -71,14 +73,20 @@ def test_what_was_accepted_is_answered_before_it_ends(store: Store) -> None:
     assert [future.result(0).recorded.version for future in futures] == list(range(3, 503))
 
 
+@pytest.mark.parametrize(
+    ("where", "what"),
+    [(Committer, "_launch"), (Flight, "advance"), (Append, "result"), (Committer, "_settle")],
+    ids=lambda named: getattr(named, "__name__", named),
+)
 def test_a_bug_ends_it_with_an_answer_for_everybody(
-    store: Store, monkeypatch: pytest.MonkeyPatch
+    where: type, what: str, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def work(writer: Writer) -> None:
         def broken(*_: object) -> None:
             raise ZeroDivisionError
 
-        monkeypatch.setattr(writer._committer, "_launch", broken)
+        await asyncio.wrap_future(writer.submit(opened()[0]))
+        monkeypatch.setattr(where, what, broken)
         with pytest.raises(StoreUnavailable):
             await asyncio.wrap_future(writer.submit(deduct(1, "d")))
         await asyncio.sleep(0)

@@ -11,6 +11,7 @@ import psycopg
 import pytest
 
 from ledger.append import LOCK
+from ledger.committer import CROWD
 from ledger.domain import evolve
 from ledger.domain.errors import InsufficientCredits, InternalError
 from ledger.domain.events import CreditsDeducted
@@ -122,6 +123,20 @@ def test_a_batch_is_decided_on_top_of_one_that_has_not_come_back(
     assert first.recorded.position < second.recorded.position < other.recorded.position
     assert versions(store, "a") == [1, 2, 3, 4]
     assert warm.stats.conflicts == 0
+
+
+def test_a_crowd_is_shared_between_the_batch_on_its_way_and_the_next(
+    new_writer: NewWriter, owner: psycopg.Connection[Any], server: Server
+) -> None:
+    """Or one would be decided while a single command commits, and nothing while it commits."""
+    writer = new_writer()
+    ask(writer, opened("a", 100))
+    with Overlap(writer, owner, server) as overlap:
+        overlap.hand_over(deduct(1, "alone"))
+        until(lambda: server.pids(WAITING))
+        overlap.send(*[deduct(1, f"d{i}") for i in range(63)])
+        assert writer.queue_length == 63 - CROWD
+    assert all(isinstance(answer, Outcome) for answer in overlap.answers())
 
 
 def test_what_was_decided_on_a_stale_account_is_void_and_decided_again(
