@@ -57,7 +57,7 @@ class ReturnSlice(Struct):
 
     grant: str
     amount: Decimals
-    to: Literal["available", "expired", "revoked"]
+    to: Literal["available", "pending", "expired", "revoked"]
 
 
 class UsageOut(Struct):

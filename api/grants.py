@@ -40,11 +40,12 @@ from ledger.domain.errors import (
 from ledger.domain.values import PRIORITY_DEFAULT, PRIORITY_MAX, format_decimal
 from projections.balances import BALANCES
 from projections.cursors import InvalidCursor
-from projections.grants import GRANTS, GrantRow, list_grants, read_grant
+from projections.grant_queries import GrantRow, list_grants, read_grant
+from projections.grants import GRANTS
 
 SCOPE_MAX = 64
 TABLES = (GRANTS, BALANCES)
-BUCKETS = ("available", "reserved", "consumed", "expired", "revoked")
+BUCKETS = ("amount", "available", "pending", "reserved", "consumed", "expired", "revoked")
 READ_REFUSALS = (AccountNotFound, ProjectionBehind, Overloaded, StoreUnavailable)
 
 
@@ -118,10 +119,7 @@ def _overlaid(row: GrantRow, grant: Grant | None) -> GrantRow:
     if grant is None:
         return row
     buckets = {name: getattr(grant, name) for name in BUCKETS}
-    pending = grant.amount if grant.status == "pending" else 0
-    return structs.replace(
-        row, **buckets, pending=pending, status=grant.status, clawed_back=grant.clawed_back
-    )
+    return structs.replace(row, **buckets, status=grant.status, clawed_back=grant.clawed_back)
 
 
 def _entry(row: GrantRow) -> GrantEntry:

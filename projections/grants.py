@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import Any
 
-import msgspec
 from msgspec import Struct
-from psycopg import AsyncConnection
-from psycopg.rows import dict_row
 
-from ledger.domain.entities import Draw, GrantKind, GrantStatus, Return, Source
+from ledger.domain.burndown import BUCKET_OF
+from ledger.domain.entities import Draw, Return, Source
 from ledger.domain.events import (
     BalanceAdjusted,
     CreditsDeducted,
@@ -21,6 +18,7 @@ from ledger.domain.events import (
     GrantActivated,
     GrantExpired,
     GrantRevoked,
+    PaymentApplied,
     Regrant,
     ReservationCaptured,
     ReservationExpired,
@@ -29,7 +27,6 @@ from ledger.domain.events import (
 )
 from ledger.records import Recorded
 from projections.arrays import Integer, Json
-from projections.cursors import Page, decode_cursor, page
 from projections.projection import Projection, Table, Target, as_json
 
 CREATE = """
@@ -83,59 +80,19 @@ AS m(tenant, account, grant_id, available, pending, reserved, consumed, expired,
     clawed_back, updated_at, position)
 WHERE g.tenant = m.tenant AND g.account = m.account AND g.grant_id = m.grant_id
 """
-COLUMNS = """
-    tenant, account, grant_id, sequence, amount, available, pending, reserved, consumed, expired,
-    revoked, status, clawed_back, kind, priority, scope, effective_at, expires_at, cost_basis,
-    source, instead_of, metadata, granted_by, reason, granted_at, granted_position, updated_at,
-    position
+# The credits that a payment adds lie among the revoked until MOVE, right after, says where they go.
+RETELL = """
+UPDATE {grants_v1} AS g SET
+    amount = g.amount + r.added, revoked = g.revoked + r.added, kind = r.kind,
+    priority = r.priority, scope = r.scope::jsonb, expires_at = r.expires_at,
+    cost_basis = r.cost_basis, source = r.source::jsonb
+FROM unnest(
+    %(tenant)b::text[], %(account)b::text[], %(grant_id)b::text[], %(added)b::bigint[],
+    %(kind)b::text[], %(priority)b::int[], %(scope)b::text[], %(expires_at)b::timestamptz[],
+    %(cost_basis)b::bigint[], %(source)b::text[])
+AS r(tenant, account, grant_id, added, kind, priority, scope, expires_at, cost_basis, source)
+WHERE g.tenant = r.tenant AND g.account = r.account AND g.grant_id = r.grant_id
 """
-SELECT_ONE = (
-    "SELECT" + COLUMNS + "FROM projections.grants_v1"
-    " WHERE tenant = %(tenant)s AND account = %(account)s AND grant_id = %(grant_id)s"
-)
-SELECT_PAGE = (
-    "SELECT" + COLUMNS + "FROM projections.grants_v1"
-    " WHERE tenant = %(tenant)s AND account = %(account)s"
-    " AND (sequence, grant_id) > (%(sequence)s, %(grant_id)s)"
-    " AND (%(status)s::text IS NULL OR status = %(status)s)"
-    " ORDER BY sequence, grant_id LIMIT %(rows)s"
-)
-
-
-class GrantRow(Struct, frozen=True, kw_only=True):
-    """A grant after the event at `position`. Amounts in micro-credits; `sequence` is its age.
-
-    `instead_of` is the expired grant in whose place a refund made this one.
-    """
-
-    tenant: str
-    account: str
-    grant_id: str
-    sequence: int
-    amount: int
-    available: int
-    pending: int
-    reserved: int
-    consumed: int
-    expired: int
-    revoked: int
-    status: GrantStatus
-    clawed_back: bool
-    kind: GrantKind
-    priority: int
-    scope: tuple[str, ...]
-    effective_at: datetime
-    expires_at: datetime | None
-    cost_basis: int | None
-    source: Source | None
-    instead_of: str | None
-    metadata: dict[str, str]
-    granted_by: str
-    reason: str | None
-    granted_at: datetime
-    granted_position: int
-    updated_at: datetime
-    position: int
 
 
 class NewGrant(Struct, kw_only=True, gc=False):
@@ -189,6 +146,21 @@ class Move(Struct, kw_only=True, gc=False):
     position: int
 
 
+class Retold(Struct, kw_only=True, gc=False):
+    """The terms of a payment's grant as they were told last, and what a batch adds to it."""
+
+    tenant: str
+    account: str
+    grant_id: str
+    added: int
+    kind: str
+    priority: Integer
+    scope: Json
+    expires_at: datetime | None
+    cost_basis: int | None
+    source: Json | None
+
+
 class Moves:
     """What a batch of events does to grants."""
 
@@ -196,6 +168,7 @@ class Moves:
         """Start with nothing."""
         self.new: dict[tuple[str, str, str], NewGrant] = {}
         self.moves: dict[tuple[str, str, str], Move] = {}
+        self.retold: dict[tuple[str, str, str], Retold] = {}
 
     def fold(self, recorded: Recorded) -> None:
         """Add one event of an account."""
@@ -220,12 +193,15 @@ class Moves:
                 row.consumed += event.debt_repaid
                 row.status = "active"
             case GrantExpired():
-                row = self._move(recorded, event.grant, event.amount, "available", "expired")
+                bucket = "pending" if event.frozen else "available"
+                row = self._move(recorded, event.grant, event.amount, bucket, "expired")
                 row.status = "expired"
             case GrantRevoked():
                 bucket = "pending" if event.pending else "available"
                 row = self._move(recorded, event.grant, event.amount, bucket, "revoked")
                 row.status, row.clawed_back = "revoked", event.clawback
+            case PaymentApplied():
+                self._applied(recorded, event)
             case CreditsRefunded():
                 self._give_back(recorded, event.returns, "consumed")
                 for regrant in event.regrants:
@@ -277,6 +253,45 @@ class Moves:
             row.status, row.available, row.pending = "pending", 0, event.amount
         self.new[row.tenant, row.account, row.grant_id] = row
 
+    def _applied(self, recorded: Recorded, event: PaymentApplied) -> None:
+        assert recorded.account is not None
+        key = (recorded.tenant, recorded.account, event.grant)
+        if event.added == event.amount:
+            self.new[key] = _new(recorded, event)
+        row = self._row(recorded, event.grant)
+        self._retell(row, event)
+        setattr(row, event.before, getattr(row, event.before) - event.unspent_before)
+        lies = BUCKET_OF[event.status]
+        setattr(row, lies, getattr(row, lies) + event.unspent)
+        row.consumed += event.debt_repaid
+        row.revoked += event.taken
+        row.status, row.clawed_back = event.status, event.reversed == event.amount
+
+    def _retell(self, row: NewGrant | Move, event: PaymentApplied) -> None:
+        terms = Retold(
+            tenant=row.tenant,
+            account=row.account,
+            grant_id=row.grant_id,
+            added=event.added,
+            kind=event.kind,
+            priority=event.priority,
+            scope=as_json(event.scope) if event.scope else "[]",
+            expires_at=event.expires_at,
+            cost_basis=event.cost_basis,
+            source=as_json(event.source) if event.source else None,
+        )
+        if isinstance(row, NewGrant):
+            for name in ("kind", "priority", "scope", "expires_at", "cost_basis", "source"):
+                setattr(row, name, getattr(terms, name))
+            row.amount = event.amount
+            return
+        key = (row.tenant, row.account, row.grant_id)
+        before = self.retold.get(key)
+        if before is not None:
+            terms.added += before.added
+        self.retold[key] = terms
+        row.revoked -= event.added
+
     def _regranted(
         self, recorded: Recorded, regrant: Regrant, source: Source, metadata: dict[str, str]
     ) -> None:
@@ -286,16 +301,17 @@ class Moves:
         self.new[row.tenant, row.account, row.grant_id] = row
 
 
-def _new(recorded: Recorded, granted: CreditsGranted | Regrant) -> NewGrant:
+def _new(recorded: Recorded, granted: CreditsGranted | Regrant | PaymentApplied) -> NewGrant:
     assert recorded.account is not None
+    applied = isinstance(granted, PaymentApplied)
     return NewGrant(
         tenant=recorded.tenant,
         account=recorded.account,
         grant_id=granted.grant,
         sequence=recorded.version,
         amount=granted.amount,
-        available=granted.amount - granted.debt_repaid,
-        consumed=granted.debt_repaid,
+        available=0 if applied else granted.amount - granted.debt_repaid,
+        consumed=0 if applied else granted.debt_repaid,
         kind=granted.kind,
         priority=granted.priority,
         effective_at=granted.effective_at,
@@ -311,21 +327,23 @@ def _new(recorded: Recorded, granted: CreditsGranted | Regrant) -> NewGrant:
     )
 
 
-def fold(batch: Sequence[Recorded]) -> tuple[list[NewGrant], list[Move]]:
-    """Return the grants that a batch makes, and what it moves in those there were, by key."""
+def fold(batch: Sequence[Recorded]) -> tuple[list[NewGrant], list[Retold], list[Move]]:
+    """Return the grants that a batch makes, and what it says of those there were, by key."""
     moves = Moves()
     for recorded in batch:
         moves.fold(recorded)
     return (
         [row for _, row in sorted(moves.new.items())],
+        [row for _, row in sorted(moves.retold.items())],
         [row for _, row in sorted(moves.moves.items())],
     )
 
 
 def apply(target: Target, batch: Sequence[Recorded]) -> None:
     """Write what a batch of events changes."""
-    new, moves = fold(batch)
+    new, retold, moves = fold(batch)
     target.insert("grants_v1", new)
+    target.change(RETELL, retold)
     target.change(MOVE, moves)
 
 
@@ -334,43 +352,3 @@ GRANTS = Projection(
     tables=(Table(name="grants_v1", key=("tenant", "account", "grant_id"), create=CREATE),),
     apply=apply,
 )
-
-
-async def read_grant(
-    conn: AsyncConnection[Any], tenant: str, account: str, grant: str
-) -> GrantRow | None:
-    """Return one grant; None if it has not come so far."""
-    parameters = {"tenant": tenant, "account": account, "grant_id": grant}
-    async with conn.cursor(row_factory=dict_row) as cursor:
-        row = await (await cursor.execute(SELECT_ONE, parameters)).fetchone()
-    return msgspec.convert(row, GrantRow) if row else None
-
-
-async def list_grants(
-    conn: AsyncConnection[Any],
-    tenant: str,
-    account: str,
-    *,
-    status: GrantStatus | None = None,
-    cursor: str | None = None,
-    limit: int = 100,
-) -> Page[GrantRow]:
-    """Return an account's grants by age, oldest first. Raises InvalidCursor."""
-    # One event can make several grants of the same age: a refund, for each expired grant it meets.
-    after = decode_cursor("grants", tuple[int, str], cursor) if cursor else (0, "")
-    parameters = {
-        "tenant": tenant,
-        "account": account,
-        "status": status,
-        "sequence": after[0],
-        "grant_id": after[1],
-        "rows": limit + 1,
-    }
-    async with conn.cursor(row_factory=dict_row) as rows:
-        found = await (await rows.execute(SELECT_PAGE, parameters, prepare=False)).fetchall()
-    return page(
-        "grants",
-        msgspec.convert(found, list[GrantRow]),
-        limit,
-        lambda row: (row.sequence, row.grant_id),
-    )

@@ -13,6 +13,7 @@ from datetime import datetime
 from heapq import heapify, heappop, heappush
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from ledger.domain.entities import Balance, Grant, Operation
 from ledger.domain.lines import Lines
@@ -24,6 +25,8 @@ DEADLINES_SPARE = 16
 
 Deadline = tuple[datetime, int, str]
 ACTIVATES, RESERVATION_ENDS, GRANT_ENDS = range(3)
+ENDING = frozenset({"pending", "active", "frozen"})
+"""In which states a grant still expires."""
 
 
 class Snapshot(Struct, frozen=True, kw_only=True):
@@ -49,6 +52,8 @@ class _Before(Struct, kw_only=True):
     grants: dict[str, Grant | None] = {}
     operations: dict[str, Operation | None] = {}
     dropped: list[Deadline] = []
+    moved: bool = False
+    """Whether a grant may stand elsewhere in the burn-down order."""
     outer: _Before | None
 
 
@@ -126,8 +131,15 @@ class Account:
             if grant.available:
                 self.lines.join(grant)
         elif not grant.available:
-            self.lines.leave(grant)
+            self.lines.leave(before)
         self.grants[grant.id] = grant
+
+    def put_terms(self, grant: Grant) -> None:
+        """Store a grant's new state where its place in the burn-down order may be another."""
+        self.put_grant(replace(self.grants[grant.id], available=0))
+        self.put_grant(grant)
+        if self._before is not None:
+            self._before.moved = True
 
     def put_operation(self, operation: Operation) -> None:
         """Store an operation's new state."""
@@ -165,7 +177,7 @@ class Account:
             return False
         if what == ACTIVATES:
             return grant.status == "pending" and grant.effective_at == when
-        return grant.status in {"pending", "active"} and grant.expires_at == when
+        return grant.status in ENDING and grant.expires_at == when
 
     # -- going back --------------------------------------------------------------------------------
 
@@ -202,6 +214,8 @@ class Account:
             self.closed.pop(name, None)
             if operation is not None:
                 self.put_operation(operation)
+        if before.moved:
+            self.lines = Lines(grant for grant in self.grants.values() if grant.available)
         # Those that were added meanwhile hold no longer, or hold again.
         for entry in before.dropped:
             heappush(self.deadlines, entry)
@@ -262,7 +276,7 @@ class Account:
         for grant in snapshot.grants:
             if grant.status == "pending":
                 account.deadlines.append((grant.effective_at, ACTIVATES, grant.id))
-            if grant.status in {"pending", "active"} and grant.expires_at:
+            if grant.status in ENDING and grant.expires_at:
                 account.deadlines.append((grant.expires_at, GRANT_ENDS, grant.id))
         account.open = {operation.id: operation for operation in snapshot.operations}
         for operation in snapshot.operations:

@@ -5,11 +5,13 @@ Here they make sure that whatever asks, and by whichever way, no negative amount
 
 from __future__ import annotations
 
+from ledger.domain.account import Account
 from ledger.domain.entities import Balance
 from ledger.domain.errors import InvalidCommand, LimitReached
 from ledger.domain.values import (
     CHANGES_MAX,
     CREDITS_MAX,
+    GRANTS_MAX,
     METADATA_CHARACTERS_MAX,
     SLICES_MAX,
     TOTAL_MAX,
@@ -36,6 +38,14 @@ def check_debt(balance: Balance, more: int) -> None:
     """Refuse a debt that sums could not hold: not even finished work is charged beyond that."""
     if more and balance.debt + more > TOTAL_MAX:
         raise LimitReached(limit="debt", max=TOTAL_MAX)
+
+
+def check_growth(account: Account, amount: int, grants: int = 1) -> None:
+    """Refuse more credits, in so many more grants, than an account may be given in all its life."""
+    if len(account.grants) + grants > GRANTS_MAX:
+        raise LimitReached(limit="grants", max=GRANTS_MAX)
+    if account.balance.granted + amount > TOTAL_MAX:
+        raise LimitReached(limit="granted", max=TOTAL_MAX)
 
 
 def check_changes(changes: int) -> None:

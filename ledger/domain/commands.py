@@ -40,6 +40,27 @@ class RevokeGrant(Struct, frozen=True, kw_only=True, tag=True, omit_defaults=Tru
     clawback: bool = False
 
 
+class ApplyPayment(Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True, gc=False):
+    """Bring the grant of a payment to what is known of the payment, however often it is told.
+
+    The payment entitles to `amount`, of which `reversed` are to be taken back because that part of
+    the money went back; `frozen` while it is disputed. Neither of the two ever falls. `revision` is
+    how many facts about the payment this follows from: fewer than are known change nothing.
+    """
+
+    grant: str
+    revision: int
+    amount: Credits
+    reversed: Credits = 0
+    frozen: bool = False
+    kind: GrantKind
+    priority: int = PRIORITY_DEFAULT
+    scope: tuple[str, ...] = ()
+    expires_at: datetime | None = None
+    cost_basis: int | None = None
+    source: Source | None = None
+
+
 class Reserve(Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True, gc=False):
     """Set credits aside for work in progress. With `at_least`, less than the charge will do."""
 
@@ -150,6 +171,7 @@ AccountCommand = (
     PutAccount
     | GrantCredits
     | RevokeGrant
+    | ApplyPayment
     | Reserve
     | Capture
     | CaptureUpTo

@@ -12,12 +12,13 @@ from typing import assert_never
 
 from ledger.domain import spending
 from ledger.domain.account import ACTIVATES, RESERVATION_ENDS, Account
-from ledger.domain.bounds import check_amount, check_count, check_debt, check_metadata
+from ledger.domain.bounds import check_amount, check_count, check_debt, check_growth, check_metadata
 from ledger.domain.burndown import burn_down, give_back
 from ledger.domain.catalog import Catalog
 from ledger.domain.commands import (
     AccountCommand,
     Adjust,
+    ApplyPayment,
     Capture,
     CaptureUpTo,
     Deduct,
@@ -37,7 +38,6 @@ from ledger.domain.errors import (
     GrantNotFound,
     InsufficientCredits,
     InvalidCommand,
-    LimitReached,
 )
 from ledger.domain.events import (
     AccountEvent,
@@ -54,12 +54,11 @@ from ledger.domain.events import (
     operation_of,
 )
 from ledger.domain.evolve import evolve
+from ledger.domain.payments import apply_payment
 from ledger.domain.refunds import refund
 from ledger.domain.values import (
-    GRANTS_MAX,
     PRIORITY_DEFAULT,
     PRIORITY_MAX,
-    TOTAL_MAX,
     derived_id,
 )
 
@@ -77,7 +76,8 @@ def decide(
     """Return what is due at `now`, then what `command` makes happen: its own event is the last.
 
     `key` is the command's idempotency key: what the command makes is named after it, unless it
-    brings a name. `Settle`, and a `CaptureUpTo` that has nothing to add, may make nothing happen.
+    brings a name. `Settle`, a `CaptureUpTo` and an `ApplyPayment` that have nothing to add may make
+    nothing happen.
     Raises a LedgerError; then nothing of this happens, what is due included.
     """
     if not account.is_due(now):
@@ -127,7 +127,7 @@ def _due(account: Account, what: int, name: str) -> AccountEvent:
     if what == ACTIVATES:
         repaid = min(account.balance.debt, grant.amount)
         return GrantActivated(grant=name, amount=grant.amount, debt_repaid=repaid)
-    return GrantExpired(grant=name, amount=grant.available)
+    return GrantExpired(grant=name, amount=grant.unspent, frozen=grant.status == "frozen")
 
 
 def recalled_by(command: AccountCommand) -> str | None:
@@ -176,6 +176,8 @@ def _act(
             return (_grant(account, command, now, key),)
         case RevokeGrant():
             return (_revoke(account, command),)
+        case ApplyPayment():
+            return apply_payment(account, command, now)
         case Adjust():
             return (_adjust(account, command, now, key),)
         case Settle():
@@ -195,13 +197,6 @@ def _put_account(account: Account, command: PutAccount) -> AccountEvent:
     )
 
 
-def _may_grow(account: Account, amount: int) -> None:
-    if len(account.grants) >= GRANTS_MAX:
-        raise LimitReached(limit="grants", max=GRANTS_MAX)
-    if account.balance.granted + amount > TOTAL_MAX:
-        raise LimitReached(limit="granted", max=TOTAL_MAX)
-
-
 def _grant(account: Account, command: GrantCredits, now: datetime, key: str) -> CreditsGranted:
     name = command.id or derived_id("grt", key)
     if name in account.grants:
@@ -215,7 +210,7 @@ def _grant(account: Account, command: GrantCredits, now: datetime, key: str) -> 
         raise InvalidCommand(
             field="expires_at", rule="must be in the future and after effective_at"
         )
-    _may_grow(account, command.amount)
+    check_growth(account, command.amount)
     pending = effective_at > now
     return CreditsGranted(
         grant=name,
@@ -240,13 +235,12 @@ def _revoke(account: Account, command: RevokeGrant) -> GrantRevoked:
     ended = grant.status in {"expired", "revoked"}
     if grant.clawed_back or (ended and not command.clawback):
         raise GrantClosed(grant=grant.id, grant_status=grant.status)
-    pending = grant.status == "pending"
-    debt = grant.consumed if command.clawback else 0
+    debt = grant.consumed - grant.clawed if command.clawback else 0
     check_debt(account.balance, debt)
     return GrantRevoked(
         grant=grant.id,
-        amount=grant.amount if pending else grant.available,
-        pending=pending,
+        amount=grant.unspent,
+        pending=grant.status in {"pending", "frozen"},
         clawback=command.clawback,
         debt=debt,
     )
@@ -262,7 +256,7 @@ def _adjust(account: Account, command: Adjust, now: datetime, key: str) -> Balan
         return _adjust_down(account, command, name)
     if command.expires_at is not None and command.expires_at <= now:
         raise InvalidCommand(field="expires_at", rule="must be in the future")
-    _may_grow(account, command.amount)
+    check_growth(account, command.amount)
     grant = Regrant(
         grant=name,
         amount=command.amount,

@@ -10,10 +10,10 @@ from msgspec import Struct
 from ledger.domain.values import Credits, Quantity
 
 GrantKind = Literal["paid", "promotional"]
-GrantStatus = Literal["pending", "active", "expired", "revoked"]
+GrantStatus = Literal["pending", "active", "frozen", "expired", "revoked"]
 OperationStatus = Literal["open", "captured", "released", "expired"]
 Overage = Literal["reject", "draw", "debt"]
-Bucket = Literal["available", "expired", "revoked"]
+Bucket = Literal["available", "pending", "expired", "revoked"]
 
 
 class Draw(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
@@ -124,8 +124,13 @@ class Grant(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """Credits given in one lot.
 
     amount = available + pending + reserved + consumed + expired + revoked.
-    A pending grant holds its whole amount as pending; `available` is then 0.
-    `sequence` is the version of the account at which it was granted.
+    Only an active grant has anything available; what is unspent of a pending or frozen one is
+    pending. `sequence` is the version of the account at which it was granted.
+
+    Of a payment's grant, `reversed` is what was taken back of what it gave, because the money went
+    back: first what was unspent, then `owing` of what is set aside (taken if it comes back, debt if
+    it is spent), then what was spent: `clawed`, of which debt was made. `revision` says how many
+    facts about the payment were known.
     """
 
     id: str
@@ -140,10 +145,20 @@ class Grant(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     status: GrantStatus = "active"
     clawed_back: bool = False
     available: Credits = 0
+    pending: Credits = 0
     reserved: Credits = 0
     consumed: Credits = 0
     expired: Credits = 0
     revoked: Credits = 0
+    reversed: Credits = 0
+    owing: Credits = 0
+    clawed: Credits = 0
+    revision: int = 0
+
+    @property
+    def unspent(self) -> int:
+        """What could be spent, now or once it is effective or thawed."""
+        return self.available + self.pending
 
     def covers(self, feature: str | None) -> bool:
         """Tell whether this grant may pay for `feature`. An unscoped grant pays for everything."""

@@ -12,8 +12,10 @@ from typing import Final
 from msgspec import Struct
 
 from ledger.domain.entities import (
+    Bucket,
     Draw,
     GrantKind,
+    GrantStatus,
     Metered,
     OperationStatus,
     Price,
@@ -76,10 +78,11 @@ class GrantActivated(
 class GrantExpired(
     Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, gc=False
 ):
-    """A grant's time is over; `amount` is what nobody had spent or set aside."""
+    """A grant's time is over; `amount` is what nobody had spent or set aside. It may be frozen."""
 
     grant: str
     amount: Credits
+    frozen: bool = False
 
 
 class GrantRevoked(
@@ -95,6 +98,41 @@ class GrantRevoked(
     pending: bool = False
     clawback: bool = False
     debt: Credits = 0
+
+
+class PaymentApplied(
+    Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, gc=False
+):
+    """The grant of a payment was brought to what is known of the payment: paid, refunded, disputed.
+
+    The first one makes the grant (`added` is then all of `amount`), and has it follow the terms
+    that each one states. `reversed` is how much of `amount` the money went back for, in all. This
+    time `taken` of it was unspent and is revoked, and `debt` was made of what had been spent;
+    `owing` is what is set aside now and will be one or the other. `debt_repaid` went to the debt.
+    What is unspent was `unspent_before`, and lay `before`; now it is `unspent`, and lies where the
+    status says: a frozen grant's is pending. `revision` counts the facts that were known.
+    """
+
+    grant: str
+    revision: int
+    amount: Credits
+    reversed: Credits = 0
+    status: GrantStatus = "active"
+    kind: GrantKind
+    priority: int
+    scope: tuple[str, ...] = ()
+    effective_at: datetime
+    expires_at: datetime | None = None
+    cost_basis: int | None = None
+    source: Source | None = None
+    added: Credits = 0
+    before: Bucket = "available"
+    unspent_before: Credits = 0
+    unspent: Credits = 0
+    taken: Credits = 0
+    debt: Credits = 0
+    debt_repaid: Credits = 0
+    owing: Credits = 0
 
 
 class CreditsReserved(
@@ -306,6 +344,7 @@ AccountEvent = (
     | GrantActivated
     | GrantExpired
     | GrantRevoked
+    | PaymentApplied
     | CreditsReserved
     | ReservationExtended
     | ReservationCaptured
@@ -325,6 +364,7 @@ NAMES: Final[dict[str, type[Event]]] = {
     "grant.activated.v1": GrantActivated,
     "grant.expired.v1": GrantExpired,
     "grant.revoked.v1": GrantRevoked,
+    "payment.applied.v1": PaymentApplied,
     "credits.reserved.v1": CreditsReserved,
     "reservation.extended.v1": ReservationExtended,
     "reservation.captured.v1": ReservationCaptured,

@@ -7,7 +7,8 @@ from typing import Any, Literal, assert_never
 
 from msgspec.structs import replace
 
-from ledger.domain.account import ACTIVATES, GRANT_ENDS, RESERVATION_ENDS, Account
+from ledger.domain.account import ACTIVATES, ENDING, GRANT_ENDS, RESERVATION_ENDS, Account
+from ledger.domain.burndown import BUCKET_OF
 from ledger.domain.entities import Draw, Grant, Return
 from ledger.domain.events import (
     AccountEvent,
@@ -21,6 +22,7 @@ from ledger.domain.events import (
     GrantActivated,
     GrantExpired,
     GrantRevoked,
+    PaymentApplied,
     Regrant,
     ReservationCaptured,
     ReservationExpired,
@@ -30,7 +32,7 @@ from ledger.domain.events import (
 )
 from ledger.domain.operations import OperationEvent, advance
 
-Place = Literal["available", "reserved", "consumed", "expired", "revoked"]
+Place = Literal["available", "pending", "reserved", "consumed", "expired", "revoked"]
 """Where credits of a grant lie: the name of the field that counts them there."""
 
 
@@ -55,9 +57,12 @@ def evolve(account: Account, event: AccountEvent) -> None:
         case GrantActivated():
             _activated(account, event)
         case GrantExpired():
-            _move(account, event.grant, event.amount, "available", "expired", status="expired")
+            source: Place = "pending" if event.frozen else "available"
+            _move(account, event.grant, event.amount, source, "expired", status="expired")
         case GrantRevoked():
             _revoked(account, event)
+        case PaymentApplied():
+            _applied(account, event)
         case BalanceAdjusted():
             _adjusted(account, event)
         case AccountOpened() | AccountUpdated():
@@ -89,7 +94,15 @@ def _set_aside(account: Account, draws: Iterable[Draw]) -> None:
 
 def _give_back(account: Account, returns: Iterable[Return], source: Place) -> None:
     for back in returns:
-        _move(account, back.grant, back.amount, source, back.to)
+        grant = account.grants[back.grant]
+        if back.to == "revoked" and (grant.owing or grant.clawed):
+            # What was spent and comes back makes good what is owed first, then what is owing.
+            clawed = min(grant.clawed, back.amount) if source == "consumed" else 0
+            owing = max(0, grant.owing - (back.amount - clawed))
+            terms = {"clawed": grant.clawed - clawed, "owing": owing}
+            _move(account, back.grant, back.amount, source, back.to, **terms)
+        else:
+            _move(account, back.grant, back.amount, source, back.to)
 
 
 def _new_grant(account: Account, grant: Grant, debt_repaid: int) -> None:
@@ -102,7 +115,9 @@ def _new_grant(account: Account, grant: Grant, debt_repaid: int) -> None:
 
 def _made_available(account: Account, grant: Grant, debt_repaid: int) -> None:
     available = grant.amount - debt_repaid
-    account.put_grant(replace(grant, status="active", available=available, consumed=debt_repaid))
+    account.put_grant(
+        replace(grant, status="active", pending=0, available=available, consumed=debt_repaid)
+    )
     balance = account.balance
     balance.available += available
     balance.consumed += debt_repaid
@@ -121,6 +136,7 @@ def _granted(account: Account, event: CreditsGranted) -> None:
         cost_basis=event.cost_basis,
         sequence=account.version,
         status="pending" if event.pending else "active",
+        pending=event.amount if event.pending else 0,
     )
     if not event.pending:
         _new_grant(account, grant, event.debt_repaid)
@@ -140,13 +156,54 @@ def _activated(account: Account, event: GrantActivated) -> None:
 
 def _revoked(account: Account, event: GrantRevoked) -> None:
     account.balance.debt += event.debt
-    ended = {"status": "revoked", "clawed_back": event.clawback}
-    if not event.pending:
-        _move(account, event.grant, event.amount, "available", "revoked", **ended)
-        return
-    account.balance.pending -= event.amount
-    account.balance.revoked += event.amount
-    account.put_grant(replace(account.grants[event.grant], revoked=event.amount, **ended))
+    terms: dict[str, Any] = {"status": "revoked", "clawed_back": event.clawback}
+    if event.clawback:
+        grant = account.grants[event.grant]
+        terms |= {"reversed": grant.amount, "owing": grant.reserved, "clawed": grant.consumed}
+    source: Place = "pending" if event.pending else "available"
+    _move(account, event.grant, event.amount, source, "revoked", **terms)
+
+
+def _applied(account: Account, event: PaymentApplied) -> None:
+    balance, before = account.balance, account.grants.get(event.grant)
+    balance.granted += event.added
+    balance.debt += event.debt - event.debt_repaid
+    balance.consumed += event.debt_repaid
+    balance.revoked += event.taken
+    after = Grant(
+        id=event.grant,
+        amount=event.amount,
+        kind=event.kind,
+        priority=event.priority,
+        scope=event.scope,
+        effective_at=event.effective_at,
+        expires_at=event.expires_at,
+        cost_basis=event.cost_basis,
+        sequence=before.sequence if before else account.version,
+        status=event.status,
+        clawed_back=event.reversed == event.amount,
+        available=before.available if before else 0,
+        pending=before.pending if before else 0,
+        reserved=before.reserved if before else 0,
+        consumed=(before.consumed if before else 0) + event.debt_repaid,
+        revoked=(before.revoked if before else 0) + event.taken,
+        expired=before.expired if before else 0,
+        reversed=event.reversed,
+        owing=event.owing,
+        clawed=(before.clawed if before else 0) + event.debt,
+        revision=event.revision,
+    )
+    lay, lies = event.before, BUCKET_OF[event.status]
+    after = replace(after, **{lay: getattr(after, lay) - event.unspent_before})
+    after = replace(after, **{lies: getattr(after, lies) + event.unspent})
+    setattr(balance, lay, getattr(balance, lay) - event.unspent_before)
+    setattr(balance, lies, getattr(balance, lies) + event.unspent)
+    if before is None:
+        account.put_grant(after)
+    else:
+        account.put_terms(after)
+    if event.expires_at is not None and event.status in ENDING:
+        account.add_deadline(event.expires_at, GRANT_ENDS, event.grant)
 
 
 def _advance(account: Account, name: str, event: OperationEvent) -> None:
@@ -175,6 +232,8 @@ def _extended(account: Account, event: ReservationExtended) -> None:
 def _captured(account: Account, event: ReservationCaptured) -> None:
     for draw in event.draws:
         _move(account, draw.grant, draw.amount, "reserved", "consumed")
+    if event.clawed_back:
+        _spent_what_was_owing(account, event.draws)
     for draw in event.extra:
         _move(account, draw.grant, draw.amount, "available", "consumed")
     _give_back(account, event.returns, "reserved")
@@ -182,6 +241,15 @@ def _captured(account: Account, event: ReservationCaptured) -> None:
     balance.overdraft_reserved -= event.overdraft + event.overdraft_returned
     balance.debt += event.overdraft + event.debt + event.clawed_back
     _advance(account, event.reservation, event)
+
+
+def _spent_what_was_owing(account: Account, draws: Iterable[Draw]) -> None:
+    for name in {draw.grant for draw in draws}:
+        grant = account.grants[name]
+        spent = grant.owing - grant.reserved
+        if spent > 0:
+            clawed = grant.clawed + spent
+            account.put_grant(replace(grant, owing=grant.reserved, clawed=clawed))
 
 
 def _closed(account: Account, event: ReservationReleased | ReservationExpired) -> None:

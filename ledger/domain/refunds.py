@@ -28,6 +28,8 @@ class _Split(Struct):
     lapsed: dict[str, int] = {}
     """By expired grant, what a new grant shall give instead."""
     clawback_cancelled: int = 0
+    taken: dict[str, int] = {}
+    """By grant, how much of what had been taken back of it is now made good by what returns."""
     repaid: int = 0
     """What had been debt that later grants have repaid since: it comes back as a grant."""
 
@@ -96,16 +98,24 @@ def _last_drawn(deduction: Deduction, amount: int) -> tuple[list[Draw], int]:
 
 
 def _return_slice(split: _Split, grant: Grant, amount: int) -> None:
-    split.returns.append(Return(grant.id, amount, BUCKET_OF[grant.status]))
-    if grant.clawed_back:
-        # The clawback had made debt of this slice. It was not spent after all, so it is not owed;
+    taken = split.taken.get(grant.id, 0)
+    gone = min(amount, grant.clawed + grant.owing - taken)
+    clawed = min(gone, max(0, grant.clawed - taken))
+    if gone:
+        split.taken[grant.id] = taken + gone
+        split.returns.append(Return(grant.id, gone, "revoked"))
+    if clawed:
+        # A clawback had made debt of this slice. It was not spent after all, so it is not owed;
         # and where a later grant has repaid that debt already, the credits come back.
-        cancelled = min(amount, split.debt_left)
+        cancelled = min(clawed, split.debt_left)
         split.debt_left -= cancelled
         split.clawback_cancelled += cancelled
-        split.repaid += amount - cancelled
-    elif grant.status == "expired":
-        split.lapsed[grant.id] = split.lapsed.get(grant.id, 0) + amount
+        split.repaid += clawed - cancelled
+    rest = amount - gone
+    if rest:
+        split.returns.append(Return(grant.id, rest, BUCKET_OF[grant.status]))
+        if grant.status == "expired":
+            split.lapsed[grant.id] = split.lapsed.get(grant.id, 0) + rest
 
 
 def _regrants(

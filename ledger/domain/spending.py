@@ -16,7 +16,7 @@ from ledger.domain.bounds import (
     check_metadata,
     check_slices,
 )
-from ledger.domain.burndown import burn_down, give_back, joined, take
+from ledger.domain.burndown import burn_down, give_back, joined, owed_if_spent, take
 from ledger.domain.catalog import Catalog
 from ledger.domain.commands import (
     Capture,
@@ -303,8 +303,7 @@ def _captured(
     draws, rest, beyond = take(operation.pinned, amount)
     overdraft = min(beyond, operation.overdraft)
     extra, debt = _drawn_now(account, operation, beyond - overdraft, overage)
-    grants = account.grants
-    clawed_back = sum([one.amount for one in draws if grants[one.grant].clawed_back])
+    clawed_back = owed_if_spent(account, draws)
     owed = debt + overdraft + clawed_back
     check_debt(account.balance, owed)
     closed = status != "open"
@@ -315,7 +314,7 @@ def _captured(
         deduction=f"{operation.id}~{len(operation.deductions) + 1}",
         amount=amount,
         draws=draws,
-        returns=give_back(account, rest) if closed else (),
+        returns=give_back(account, rest, draws) if closed else (),
         overdraft_returned=operation.overdraft - overdraft if closed else 0,
         status=status,
         reserved=operation.amount,

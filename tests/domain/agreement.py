@@ -22,7 +22,7 @@ from tests.domain.model_books import Lot, merged
 from tests.domain.targets import State
 
 FAR = datetime.max.replace(tzinfo=UTC)
-BUCKETS = ("available", "reserved", "consumed", "expired", "revoked")
+BUCKETS = ("available", "pending", "reserved", "consumed", "expired", "revoked")
 
 
 def assert_same(state: State, model: Model) -> None:
@@ -94,6 +94,10 @@ def terms(grant: Grant | Lot) -> tuple[object, ...]:
         grant.cost_basis,
         grant.status,
         grant.clawed_back,
+        grant.reversed,
+        grant.owing,
+        grant.clawed,
+        grant.revision,
     )
 
 

@@ -17,7 +17,7 @@ from tests.domain.model_prices import Refused
 from tests.domain.strategies import START
 from tests.domain.targets import State, Target
 
-ALIVE = {"open", "expired", "pending", "active"}
+ALIVE = {"open", "expired", "pending", "active", "frozen"}
 
 
 class Asking(RuleBasedStateMachine):

@@ -169,6 +169,70 @@ class AnyHistory(Asking):
         used = [one.grant for one in self.model.slices if one.place in {"consumed", "reserved"}]
         self.ask(c.RevokeGrant(grant=used[pick % len(used)], clawback=True))
 
+    @precondition(lambda self: len(self.model.lots) < 15)
+    @rule(
+        new=YES,
+        pick=PICK,
+        amount=st.integers(0, 40),
+        back=st.sampled_from((0, 0, 1, 5, 20, 40)),
+        frozen=YES,
+        newer=st.sampled_from((0, 1, 1, 2)),
+        life=LIFE,
+        kind=KIND,
+        priority=st.sampled_from((100, 100, 50)),
+        scope=SCOPE,
+    )
+    def apply_payment(
+        self,
+        *,
+        new: bool,
+        pick: int,
+        amount: int,
+        back: int,
+        frozen: bool,
+        newer: int,
+        life: int | None,
+        kind: GrantKind,
+        priority: int,
+        scope: tuple[str, ...],
+    ) -> None:
+        """Tell of a payment, or tell more of one."""
+        paid = [lot for lot in self.model.lots.values() if lot.revision]
+        lot = None if new or not paid else paid[-1 - pick % len(paid)]
+        name = lot.id if lot else f"pay-{self.keys}"
+        command = c.ApplyPayment(
+            grant=self.some_grant(pick) if amount == 0 else name,
+            revision=(lot.revision if lot else 1) + newer,
+            amount=amount,
+            reversed=back,
+            frozen=frozen,
+            kind=kind,
+            priority=priority,
+            scope=scope,
+            expires_at=self.at(life),
+        )
+        self.ask(command)
+
+    @precondition(lambda self: any(lot.revision for lot in self.model.lots.values()))
+    @rule(pick=PICK, back=st.integers(0, 40), frozen=YES)
+    def a_payment_goes_back(self, pick: int, *, back: int, frozen: bool) -> None:
+        """Refund some or all of a payment, or dispute it, on the terms that it has."""
+        paid = [lot for lot in self.model.lots.values() if lot.revision]
+        lot = paid[-1 - pick % len(paid)]
+        assert lot.kind in {"paid", "promotional"}
+        command = c.ApplyPayment(
+            grant=lot.id,
+            revision=lot.revision + 1,
+            amount=lot.amount,
+            reversed=min(back, lot.amount),
+            frozen=frozen,
+            kind="paid" if lot.kind == "paid" else "promotional",
+            priority=lot.priority,
+            scope=lot.scope,
+            expires_at=lot.expires_at,
+        )
+        self.ask(command)
+
     @precondition(now_and_then)
     @rule(amount=st.integers(-9, 20), life=LIFE, overage=OVERAGE)
     def adjust(self, amount: int, life: int | None, overage: Overage) -> None:

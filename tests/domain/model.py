@@ -13,14 +13,15 @@ from typing import Any
 from ledger.domain import commands as c
 from ledger.domain.entities import Charge
 from ledger.domain.values import derived_id
-from tests.domain.model_books import Books, Job, Lot, Slice, Spent, sums
+from tests.domain.model_books import Job, Lot, Slice, Spent, sums
+from tests.domain.model_payments import Payments
 from tests.domain.model_prices import Priced, Refused
 
 Answer = dict[str, Any]
 """What the command's own event must say, field by field; empty if there is no event."""
 
 
-class Model(Books):
+class Model(Payments):
     """One account and its tenant's prices, as a naive reading of the design has them."""
 
     def execute(self, command: c.Command, key: str, now: datetime) -> Answer:
@@ -38,6 +39,7 @@ class Model(Books):
         acts: dict[type, Callable[[Any, str, datetime], Answer]] = {
             c.GrantCredits: self.grant,
             c.RevokeGrant: self.revoke,
+            c.ApplyPayment: self.apply_payment,
             c.Reserve: self.reserve,
             c.Capture: self.capture,
             c.CaptureUpTo: self.capture_up_to,
@@ -84,10 +86,13 @@ class Model(Books):
             if piece.grant == lot.id and piece.place in {"pending", "available"}
         ]
         amount = sum(piece.amount for piece in unspent)
-        debt = self.place("consumed", lot.id) if command.clawback else 0
+        debt = self.place("consumed", lot.id) - lot.clawed if command.clawback else 0
         for piece in unspent:
             piece.place = "revoked"
         lot.status, lot.clawed_back = "revoked", command.clawback
+        if command.clawback:
+            lot.reversed, lot.clawed = lot.amount, lot.clawed + debt
+            lot.owing = self.place("reserved", lot.id)
         self.debt += debt
         return {"grant": lot.id, "amount": amount, "debt": debt}
 
@@ -216,7 +221,7 @@ class Model(Books):
         job.overdraft -= overdraft
         parts, debt = self.find(left - overdraft, job.feature)
         extra = self.move(parts, "consumed")
-        clawed = sum(piece.amount for piece in draws if self.lots[piece.grant].clawed_back)
+        clawed = self.owed_by(draws)
         self.debt += overdraft + debt + clawed
         job.captured += amount
         name = f"{job.id}~{len(job.spent) + 1}"
@@ -352,16 +357,15 @@ class Model(Books):
             last = spent.slices[-1]
             part = min(amount, last.amount)
             (one,) = self.move([(last, part)], "consumed")
-            self.send_back(one)
-            back.append(one)
+            pieces, owed = self.come_back(one, spent=True)
+            back += pieces
             amount -= part
             if not last.amount:
                 spent.slices.pop()
-            if self.lots[one.grant].clawed_back:
-                cancelled = min(part, self.debt)
-                self.debt -= cancelled
-                clawed += cancelled
-                repaid += part - cancelled
+            cancelled = min(owed, self.debt)
+            self.debt -= cancelled
+            clawed += cancelled
+            repaid += owed - cancelled
         return back, clawed, repaid
 
     def _regrant(
@@ -371,7 +375,7 @@ class Model(Books):
         instead: dict[str, int] = {}
         days = self.prices.regrant_days
         for piece in back:
-            if self.lots[piece.grant].status == "expired" and days is not None:
+            if piece.place == "expired" and days is not None:
                 instead[piece.grant] = instead.get(piece.grant, 0) + piece.amount
         news = []
         for number, (name, amount) in enumerate(instead.items(), 1):

@@ -36,6 +36,10 @@ class Lot:
     cost_basis: int | None
     status: str = "pending"
     clawed_back: bool = False
+    reversed: int = 0
+    owing: int = 0
+    clawed: int = 0
+    revision: int = 0
     age: int = 0
     """How many grants there were before the event that made this one."""
 
@@ -165,9 +169,9 @@ class Books:
         return [piece for piece in moved if piece.amount]
 
     def send_back(self, piece: Slice) -> None:
-        """Return a slice to its grant, which may have ended meanwhile."""
+        """Return a slice to its grant, which may have ended meanwhile, or be frozen."""
         status = self.lots[piece.grant].status
-        piece.place = "available" if status == "active" else status
+        piece.place = {"active": "available", "frozen": "pending"}.get(status, status)
 
     def land(self, lot: Lot) -> int:
         """Make a grant's credits available after they repaid the debt. Return what they repaid."""
@@ -180,6 +184,10 @@ class Books:
                 self.slices.append(Slice(lot.id, amount, place))
         return repaid
 
+    def come_back(self, piece: Slice, *, spent: bool = False) -> tuple[list[Slice], int]:
+        """Return a slice to its grant; what was taken back of it meanwhile is gone."""
+        raise NotImplementedError  # Abstract: payments say what that is.
+
     # -- time --------------------------------------------------------------------------------------
 
     def pass_to(self, now: datetime) -> None:
@@ -189,7 +197,7 @@ class Books:
         while True:
             due = [
                 *((lot.effective_at, 0, lot.id) for lot in self._lots("pending")),
-                *((lot.expires_at, 2, lot.id) for lot in self._lots("active") if lot.expires_at),
+                *((lot.expires_at, 2, lot.id) for lot in self._ending() if lot.expires_at),
                 *(
                     (job.expires_at, 1, job.id)
                     for job in self.jobs.values()
@@ -204,6 +212,9 @@ class Books:
     def _lots(self, status: str) -> list[Lot]:
         return [lot for lot in self.lots.values() if lot.status == status]
 
+    def _ending(self) -> list[Lot]:
+        return self._lots("active") + self._lots("frozen")
+
     def _happens(self, what: int, name: str) -> None:
         if what == 0:
             self.land(self.lots[name])
@@ -212,12 +223,12 @@ class Books:
         else:
             self.lots[name].status = "expired"
             for piece in self.slices:
-                if piece.grant == name and piece.place == "available":
+                if piece.grant == name and piece.place in {"available", "pending"}:
                     piece.place = "expired"
 
     def _close(self, job: Job, status: str) -> None:
         for piece in job.pinned:
-            self.send_back(piece)
+            self.come_back(piece)
         job.pinned, job.overdraft, job.status = [], 0, status
 
 

@@ -21,6 +21,8 @@ from ledger.domain.events import AccountEvent, Event, subject_of
 from ledger.domain.evolve import evolve
 from ledger.domain.operations import OperationEvent, is_operation_event, recall
 
+BUCKETS = ("available", "pending", "reserved", "consumed", "expired", "revoked")
+
 
 class State(Protocol):
     """What a target shows of its account, settled: grants by age, open operations by id."""
@@ -207,12 +209,14 @@ def check_books(account: Account) -> None:
     balance, grants = account.balance, account.grants.values()
     assert balance.holds(), balance
     for grant in grants:
-        parts = (grant.available, grant.reserved, grant.consumed, grant.expired, grant.revoked)
-        pending = grant.amount if grant.status == "pending" else 0
-        assert grant.amount == sum(parts) + pending, grant
+        parts = [getattr(grant, bucket) for bucket in BUCKETS]
+        assert grant.amount == sum(parts), grant
         assert min(parts) >= 0, grant
         assert grant.available == 0 or grant.status == "active", grant
-    for bucket in ("available", "reserved", "consumed", "expired", "revoked"):
+        assert grant.pending == 0 or grant.status in {"pending", "frozen"}, grant
+        assert 0 <= grant.owing <= grant.reserved, grant
+        assert 0 <= grant.clawed <= grant.consumed, grant
+    for bucket in BUCKETS:
         assert getattr(balance, bucket) == sum(getattr(grant, bucket) for grant in grants), bucket
     assert balance.granted == sum(grant.amount for grant in grants)
     held = account.open.values()
@@ -231,7 +235,7 @@ def _deadlines(account: Account) -> list[datetime]:
         *(
             grant.expires_at
             for grant in grants
-            if grant.status in {"pending", "active"} and grant.expires_at
+            if grant.status in {"pending", "active", "frozen"} and grant.expires_at
         ),
         *(operation.expires_at for operation in account.open.values() if operation.expires_at),
     ]

@@ -11,7 +11,6 @@ import pytest
 
 import ledger.domain
 from ledger.domain import account, bounds, errors, events, spending, values
-from ledger.domain import decide as decisions
 from ledger.domain.commands import (
     Adjust,
     CaptureUpTo,
@@ -85,14 +84,14 @@ def test_settling_an_account_that_nobody_has_opened_does_nothing() -> None:
 
 
 def test_an_account_has_so_many_grants_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decisions, "GRANTS_MAX", 2)
+    monkeypatch.setattr(bounds, "GRANTS_MAX", 2)
     given(grant(1, "a"), grant(1, "b")).when(grant(1)).refused(
         errors.LimitReached, limit="grants", max=2
     )
 
 
 def test_an_account_is_granted_so_much_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decisions, "TOTAL_MAX", 10)
+    monkeypatch.setattr(bounds, "TOTAL_MAX", 10)
     scenario = given(grant(6))
     for more in (grant(5, "g2"), Adjust(amount=5)):
         scenario.when(more).refused(errors.LimitReached, limit="granted", max=10)

@@ -152,12 +152,32 @@ class History:
                 ),
                 lambda: c.Refund(deduction=pick(deductions), amount=pick((None, 1, 5))),
                 lambda: c.RevokeGrant(grant=pick(grants), clawback=chance() < 0.5),
+                self._payment,
+                self._payment,
                 lambda: c.Adjust(amount=pick((-9, -40, 5, 30)), overage="debt"),
                 lambda: c.PutAccount(overdraft_limit=pick((0, 50)), label=pick((None, "L%_"))),
                 c.Settle,
             )
         )
         return make()
+
+    def _payment(self) -> c.ApplyPayment:
+        pick = self.random.choice
+        days = self.random.randint(1, 9)
+        amount = self.random.randint(1, 300)
+        return c.ApplyPayment(
+            grant=pick(("pay-1", "pay-2", "pay-3")),
+            revision=self.random.randint(1, 30),
+            amount=amount,
+            reversed=pick((0, 0, 0, 1, amount // 2, amount)),
+            frozen=pick((False, False, True)),
+            kind=pick(("paid", "promotional")),
+            priority=pick((10, 100)),
+            scope=pick(((), (), ("image",))),
+            expires_at=pick((None, self.now + timedelta(days=days))),
+            cost_basis=pick((None, 9)),
+            source=pick((None, Source("payment", "p1"))),
+        )
 
     def _grant(self) -> c.GrantCredits:
         pick = self.random.choice

@@ -17,7 +17,7 @@ from projections.accounts import list_accounts, read_account
 from projections.audit import AuditFilter, list_events
 from projections.balances import due_accounts, read_balance
 from projections.cursors import Page, encode_cursor
-from projections.grants import list_grants, read_grant
+from projections.grant_queries import list_grants, read_grant
 from projections.reservations import list_reservations, read_reservation
 from projections.runner import Runner
 from tests.projections.conftest import ask
