@@ -75,10 +75,9 @@ def is_plain(body: bytes) -> bool:
     if b"\\u" in body or b" :" in body or b"\t:" in body or b"\n:" in body or b"\r:" in body:
         return False
     try:
-        value = _untyped.decode(body)
+        return _count_members(_untyped.decode(body)) == body.count(b'":')
     except UNREADABLE:
         return False
-    return _count_members(value) == body.count(b'":')
 
 
 def _count_members(value: Any) -> int:
@@ -116,13 +115,13 @@ def check_syntax(body: bytes, *, check_texts: bool = True) -> None:
             parse_int=str,
             parse_constant=constant,
         )
+        if strange or (check_texts and "\\u" in text):
+            _refuse_strange(value, check_texts=check_texts)
     except json.JSONDecodeError as error:
         what = f"The body is not JSON: {error.msg} at byte {len(text[: error.pos].encode())}."
         raise MalformedRequest(what) from None
     except RecursionError:
         raise MalformedRequest("The body is nested too deeply.") from None
-    if strange or (check_texts and "\\u" in text):
-        _refuse_strange(value, check_texts=check_texts)
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

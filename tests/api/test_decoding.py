@@ -156,3 +156,15 @@ def test_a_repeated_name_is_never_plain() -> None:
         b'{"commands":[{"key":"1"},{"key":"1","key":"2"}]}',
     ):
         assert not is_plain(body)
+
+
+@pytest.mark.parametrize("inner", [b"1", rb'"\u0041"', b"NaN"])
+@pytest.mark.parametrize("around", [(b"[", b"]"), (b'{"a":', b"}")], ids=["lists", "objects"])
+def test_a_body_nested_however_deeply_is_refused_and_no_bug(
+    around: tuple[bytes, bytes], inner: bytes
+) -> None:
+    """Each of the readers has a depth of its own at which it gives up."""
+    for depth in (*range(100, 1_200, 20), 5_000, 100_000):
+        body = b'{"amount":' + around[0] * depth + inner + around[1] * depth + b"}"
+        with pytest.raises(LedgerError):
+            DECODERS["create_deduction"].decode(body)
