@@ -14,9 +14,7 @@ Rollover = Literal["none", "capped", "all"]
 """What becomes of a period's unspent credits when the next begins: nothing, up to a cap, all."""
 
 
-class ProviderIds(
-    Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True
-):
+class ProviderIds(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """What payment providers call a plan or a pack: whatever is paid under one of these is it."""
 
     stripe: tuple[str, ...] = ()

@@ -7,7 +7,8 @@ at the boundary or late, and grants of that amount what may go over: a new grant
 as its parent. So it does not matter when the refill runs. What was set aside at the boundary is not
 unspent: it can still be captured, and lapses if it is released. So does a refund into the old grant
 (or follows the policy for refunds): the grant's whole `expired`, which these add to, is not what
-goes over; only the amount of its `GrantExpired` is.
+goes over; only the amount of its `GrantExpired` is. Boundaries that were missed are taken one after
+the other, each with the expiries at it, so that a year without a refill ends like one with twelve.
 
     granted = used + expired + remaining, and of what expired so much was granted again (rolled).
 
@@ -24,7 +25,7 @@ from typing import Final
 from msgspec import Struct
 
 from ledger.domain.commands import GrantCredits
-from ledger.domain.entities import GrantKind, Source
+from ledger.domain.entities import Grant, GrantKind, Source
 from ledger.domain.offers import Plan
 from ledger.domain.periods import Span, days_after
 from ledger.domain.values import CREDITS_MAX, Credits
@@ -42,6 +43,18 @@ class Ended(Struct, frozen=True, kw_only=True, gc=False):
     priority: int
     scope: tuple[str, ...] = ()
     cost_basis: int | None = None
+
+    @classmethod
+    def of(cls, grant: Grant, unspent: Credits) -> Ended:
+        """Return a grant as it ended, with the amount of its `GrantExpired`."""
+        return cls(
+            grant=grant.id,
+            unspent=unspent,
+            kind=grant.kind,
+            priority=grant.priority,
+            scope=grant.scope,
+            cost_basis=grant.cost_basis,
+        )
 
 
 def refill(
@@ -132,3 +145,9 @@ def trial(rule: str, plan: Plan, anchor: datetime, zone: str) -> GrantCredits | 
 def period_id(rule: str, index: int) -> str:
     """Return the id of the grant of one period: no other has it, so it can be granted only once."""
     return f"{rule}~{index}"
+
+
+def is_of_period(grant: str, rule: str, index: int) -> bool:
+    """Tell whether a grant was made by the refill of this period: its own, or one gone over."""
+    own = period_id(rule, index)
+    return grant == own or grant.startswith(f"{own}~")
