@@ -68,13 +68,33 @@ class UsageOut(Struct):
     cached_input_tokens: int
 
 
+class ProviderRatesOut(Struct):
+    """What the provider takes for a million tokens of each kind, in USD."""
+
+    input_per_million: Decimals
+    output_per_million: Decimals
+    cached_input_per_million: Decimals
+
+
+class CostPlusOut(Struct):
+    """A markup on the provider's cost: USD times `factor` times `credits_per_usd`."""
+
+    factor: Decimals
+    credits_per_usd: Decimals
+
+
 class RatesOut(Struct):
-    """Credits for a million tokens of each kind, and what a call costs at least."""
+    """Credits for a million tokens of each kind, and what a call costs at least.
+
+    With `cost_plus` a call is priced by the provider's rates; the credits are those, rounded up.
+    """
 
     input_per_million: Decimals
     output_per_million: Decimals
     cached_input_per_million: Decimals
     minimum: Decimals
+    provider: ProviderRatesOut | UnsetType = UNSET
+    cost_plus: CostPlusOut | UnsetType = UNSET
 
 
 class PriceOut(Struct, kw_only=True):
@@ -88,6 +108,9 @@ class PriceOut(Struct, kw_only=True):
     model: str | UnsetType = UNSET
     rates: RatesOut | UnsetType = UNSET
     usage: UsageOut | UnsetType = UNSET
+    provider_cost: Annotated[
+        Decimals | UnsetType, Meta(description="What the usage costs at the provider, in USD.")
+    ] = UNSET
 
 
 class SourceOut(Struct):

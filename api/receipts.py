@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 import msgspec
 from msgspec import UNSET, Struct
+from msgspec.structs import astuple
 
 from api import answers
 from ledger.domain.entities import Balance, Draw, Price, Rates, Return, Source, Usage
@@ -142,17 +143,23 @@ def price_out(price: Price | None) -> answers.PriceOut | None:
         model=UNSET if price.model is None else price.model,
         rates=UNSET if price.rates is None else rates_out(price.rates),
         usage=UNSET if price.usage is None else usage_out(price.usage),
+        provider_cost=UNSET if price.provider_cost is None else decimal(price.provider_cost),
     )
 
 
 def rates_out(rates: Rates) -> answers.RatesOut:
     """Return the rates of one model."""
-    return answers.RatesOut(
+    out = answers.RatesOut(
         input_per_million=decimal(rates.input_per_million),
         output_per_million=decimal(rates.output_per_million),
         cached_input_per_million=decimal(rates.cached_input_per_million),
         minimum=decimal(rates.minimum),
     )
+    if rates.provider is not None:
+        out.provider = answers.ProviderRatesOut(*map(decimal, astuple(rates.provider)))
+    if rates.cost_plus is not None:
+        out.cost_plus = answers.CostPlusOut(*map(decimal, astuple(rates.cost_plus)))
+    return out
 
 
 def usage_out(usage: Usage) -> answers.UsageOut:

@@ -12,6 +12,7 @@ from operator import attrgetter
 
 from msgspec import Struct
 
+from ledger.domain.costs import provider_cost
 from ledger.domain.entities import Metered, Price
 from ledger.domain.events import CreditsDeducted, CreditsRefunded, ReservationCaptured
 from ledger.records import Recorded
@@ -129,6 +130,7 @@ class NewUsage(Struct, kw_only=True, gc=False):
     cached_input_tokens: int | None
     price_version: Integer | None
     price: Json | None
+    provider_cost: int | None
     actor: str | None
     job: str | None
     metadata: Json
@@ -249,6 +251,7 @@ def _row(
         cached_input_tokens=metered.usage.cached_input_tokens if meters else None,
         price_version=price.version if price else None,
         price=as_json(price) if price else None,
+        provider_cost=_cost_of(price, metered),
         actor=event.actor,
         job=event.job,
         metadata="{}",
@@ -256,6 +259,13 @@ def _row(
         recorded_at=recorded.recorded_at,
         position=recorded.position,
     )
+
+
+def _cost_of(price: Price | None, metered: Metered) -> int | None:
+    """Return what was metered now costs at the provider, in micro-USD, where that is known."""
+    if price is None or price.rates is None or price.rates.provider is None:
+        return None
+    return provider_cost(price.rates.provider, metered.usage)
 
 
 def _counted(price: Price | None) -> tuple[bool, bool]:

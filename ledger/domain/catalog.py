@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import assert_never
 
 from msgspec import Struct, field
-from msgspec.structs import asdict
 
 from ledger.domain.bounds import check_amount, check_count
 from ledger.domain.commands import (
@@ -14,6 +13,7 @@ from ledger.domain.commands import (
     SetRateCard,
     SetRefundPolicy,
 )
+from ledger.domain.costs import checked_rates
 from ledger.domain.errors import InvalidCommand
 from ledger.domain.events import CatalogEvent, FeatureSet, RateCardSet, RefundPolicySet
 from ledger.domain.values import REGRANT_DAYS_MAX
@@ -48,13 +48,11 @@ def decide_catalog(catalog: Catalog, command: CatalogCommand) -> CatalogEvent:
         case SetRateCard():
             if not command.models:
                 raise InvalidCommand(field="models", rule="must name at least one model")
-            for model, rates in command.models.items():
-                for field_name, amount in asdict(rates).items():
-                    check_amount(f"models.{model}.{field_name}", amount)
+            models = {model: checked_rates(model, rates) for model, rates in command.models.items()}
             return RateCardSet(
                 feature=command.feature,
                 version=len(catalog.rate_cards.get(command.feature, ())) + 1,
-                models=command.models,
+                models=models,
             )
         case SetRefundPolicy():
             check_count("regrant_days", command.regrant_days, 1, REGRANT_DAYS_MAX)

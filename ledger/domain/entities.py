@@ -46,13 +46,35 @@ class Usage(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True,
     cached_input_tokens: int = 0
 
 
+class ProviderRates(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
+    """What a model costs at its provider: micro-USD for a million tokens of each kind."""
+
+    input_per_million: int
+    output_per_million: int
+    cached_input_per_million: int
+
+
+class CostPlus(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=False):
+    """Credits that are a markup on the provider's cost: USD times `factor` times credits a USD."""
+
+    factor: int
+    """In millionths: 1 300 000 is a markup of 30 percent."""
+    credits_per_usd: Credits
+
+
 class Rates(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, gc=False):
-    """What one model costs: micro-credits for a million tokens of each kind; at least `minimum`."""
+    """What one model costs: micro-credits for a million tokens of each kind; at least `minimum`.
+
+    `provider` is known for some models. With `cost_plus` the price is computed from it, and the
+    credits for a million tokens are those, rounded up.
+    """
 
     input_per_million: Credits
     output_per_million: Credits
     cached_input_per_million: Credits
     minimum: Credits = 0
+    provider: ProviderRates | None = None
+    cost_plus: CostPlus | None = None
 
 
 class Metered(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, gc=False):
@@ -90,6 +112,7 @@ class Price(
     """How an amount came about: the price and its version, the quantities, the result.
 
     Either `unit_price` and `quantity`, or `model`, `rates`, `usage`. `amount` is rounded up, once.
+    `provider_cost` is what the usage costs at the provider, in micro-USD, where that is known.
     """
 
     feature: str
@@ -100,6 +123,7 @@ class Price(
     model: str | None = None
     rates: Rates | None = None
     usage: Usage | None = None
+    provider_cost: int | None = None
 
     @property
     def metered(self) -> Metered:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from ledger.domain.bounds import check_amount, check_count
 from ledger.domain.catalog import Catalog
+from ledger.domain.costs import TOKENS_PER_RATE, credits_on_cost, divide_up, provider_cost
 from ledger.domain.entities import Charge, Price, Rates, Usage
 from ledger.domain.errors import InvalidCommand, PriceNotFound
 from ledger.domain.events import FeatureSet, RateCardSet
 from ledger.domain.values import CREDITS_MAX, MICRO, TOKENS_MAX
-
-TOKENS_PER_PRICE = 1_000_000
 
 
 def rate(
@@ -72,7 +71,7 @@ def _priced_quantity(entry: FeatureSet, quantity: int) -> Price:
         version=entry.version,
         unit_price=entry.unit_price,
         quantity=quantity,
-        amount=_divide_up(quantity * entry.unit_price, MICRO),
+        amount=divide_up(quantity * entry.unit_price, MICRO),
     )
 
 
@@ -102,18 +101,18 @@ def _priced_usage(entry: RateCardSet, model: str, usage: Usage) -> Price:
         rates=rates,
         usage=usage,
         amount=max(rates.minimum, cost_of(rates, usage)),
+        provider_cost=None if rates.provider is None else provider_cost(rates.provider, usage),
     )
 
 
 def cost_of(rates: Rates, usage: Usage) -> int:
     """Return the micro-credits that `usage` costs at `rates`, rounded up, before any minimum."""
+    if rates.cost_plus is not None:
+        assert rates.provider is not None, "the catalog takes no markup on nothing"
+        return credits_on_cost(rates.provider, rates.cost_plus, usage)
     exact = (
         usage.input_tokens * rates.input_per_million
         + usage.output_tokens * rates.output_per_million
         + usage.cached_input_tokens * rates.cached_input_per_million
     )
-    return _divide_up(exact, TOKENS_PER_PRICE)
-
-
-def _divide_up(dividend: int, divisor: int) -> int:
-    return -(-dividend // divisor)
+    return divide_up(exact, TOKENS_PER_RATE)

@@ -10,7 +10,7 @@ from typing import Self
 
 from ledger.domain import commands as c
 from ledger.domain.account import Account
-from ledger.domain.entities import Charge, Rates, Source, Usage
+from ledger.domain.entities import Charge, ProviderRates, Rates, Source, Usage
 from ledger.domain.errors import LedgerError
 from ledger.domain.events import AccountEvent, CreditsDeducted, ReservationCaptured
 from ledger.domain.evolve import evolve
@@ -46,7 +46,7 @@ class History:
         self.writer.start()
         for tenant in TENANTS:
             self.order(tenant, None, c.SetFeature(feature="image", name="Image", unit_price=3))
-            rates = Rates(2, 5, 1)
+            rates = Rates(2, 5, 1, provider=ProviderRates(300_000, 700_000, 100_000))
             self.order(tenant, None, c.SetRateCard(feature="text", models={"small": rates}))
             self.order(tenant, None, c.SetRefundPolicy(regrant_days=2))
             for account in ACCOUNTS:

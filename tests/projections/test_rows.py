@@ -144,6 +144,18 @@ def test_a_usage_rows_counts_add_up_to_what_its_operation_has_metered(
         assert sums.get(key, [0, 0, 0]) == wanted
 
 
+def test_a_usage_row_has_the_providers_cost_of_what_it_counts(told: Store) -> None:
+    found = rows(told, "SELECT * FROM projections.usage_v1")
+    for row in found:
+        if row["input_tokens"] is None:
+            assert row["provider_cost"] is None
+        else:
+            counts = row["input_tokens"], row["output_tokens"], row["cached_input_tokens"]
+            exact = sum(a * b for a, b in zip(counts, (300_000, 700_000, 100_000), strict=True))
+            assert row["provider_cost"] == -(-exact // 1_000_000)
+    assert any(row["provider_cost"] for row in found)
+
+
 def test_the_directory_has_each_account_as_it_was_put_last(
     told: Store, accounts: dict[tuple[str, str], Account]
 ) -> None:
