@@ -27,6 +27,7 @@ from api import (
     quotes,
     reservations,
     usage,
+    webhook_routes,
 )
 from api.auth import Keys
 from api.crossing import Crossing
@@ -37,6 +38,7 @@ from api.nats_link import answering
 from api.openapi import describe
 from api.paths import Paths
 from api.routes import Deps, Room, Route
+from api.webhook_receiving import Receivers
 from ledger.domain.errors import LedgerError
 
 ROUTES: Final[tuple[Route, ...]] = (
@@ -72,6 +74,13 @@ ROUTES: Final[tuple[Route, ...]] = (
     catalog.LIST_RATE_CARD_VERSIONS,
     catalog.PUT_REFUND_POLICY,
     catalog.READ_REFUND_POLICY,
+    webhook_routes.CREATE_ENDPOINT,
+    webhook_routes.LIST_ENDPOINTS,
+    webhook_routes.READ_ENDPOINT,
+    webhook_routes.CHANGE_ENDPOINT,
+    webhook_routes.DELETE_ENDPOINT,
+    webhook_routes.ADD_SECRET,
+    webhook_routes.REMOVE_SECRET,
     health.LIVE,
     health.READY,
     health.METRICS,
@@ -89,6 +98,7 @@ def create_app(deps: Deps) -> ASGIApp:
         keys=Keys(deps.pool, known_seconds=deps.key_known_seconds),
         ledger=Crossing(deps.writer),
         metrics=metrics,
+        receivers=Receivers(deps.pool, deps.secrets_keys),
     )
 
     @asynccontextmanager

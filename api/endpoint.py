@@ -21,6 +21,7 @@ from starlette.types import Receive, Scope, Send
 
 from api import problems
 from api.auth import NOBODY
+from api.changes import answer_once
 from api.decoding import Decoder, decode_query
 from api.edge import Trace, common_headers, trace_of
 from api.fields import NAME_RULE
@@ -35,7 +36,7 @@ from api.problems import (
     invalid,
 )
 from api.receipts import receipt
-from api.routes import Ask, Call, Nothing, Read, Reply, Room, Route, Write
+from api.routes import Ask, Call, Change, Nothing, Read, Reply, Room, Route, Write
 from ledger.domain.errors import LedgerError, StoreUnavailable
 from ledger.domain.values import is_name
 from ledger.records import Order, Outcome
@@ -133,6 +134,27 @@ class AskEndpoint:
         return Reply(body=_encoder.encode(answer), headers=(NO_STORE,))
 
 
+class ChangeEndpoint:
+    """Answers a `Change`."""
+
+    def __init__(self, route: Change) -> None:
+        """Answer `route`."""
+        self.route = route
+        self._decoder: Decoder[Any] = Decoder(route.body)
+
+    async def answer(self, call: Call, scope: Scope, receive: Receive) -> Reply | None:
+        """Return the answer, or None if the caller went away before the request was complete."""
+        check_no_query(scope)
+        trace = trace_of(scope)
+        key = idempotency_key(trace.headers)
+        body = await read_body(trace.headers, receive, call.room.deps.body_bytes_max)
+        if body is None:
+            return None
+        asked = self._decoder.decode(body or b"{}")
+        reply, trace.replayed = await answer_once(self.route, call, key, body or b"{}", asked)
+        return reply
+
+
 class Resource:
     """All routes of one path, as an ASGI application."""
 
@@ -169,12 +191,14 @@ class Resource:
         return await endpoint.answer(call, scope, receive)
 
 
-def _endpoint(route: Route) -> ReadEndpoint | WriteEndpoint | AskEndpoint:
+def _endpoint(route: Route) -> ReadEndpoint | WriteEndpoint | ChangeEndpoint | AskEndpoint:
     match route:
         case Read():
             return ReadEndpoint(route)
         case Write():
             return WriteEndpoint(route)
+        case Change():
+            return ChangeEndpoint(route)
         case Ask():
             return AskEndpoint(route)
         case _:

@@ -31,6 +31,8 @@ from ledger.records import Recorded, stream_id
 
 NOON: Final = datetime(2026, 11, 21, 12, tzinfo=UTC)
 LATER: Final = datetime(2026, 11, 21, 12, 10, tzinfo=UTC)
+ENDPOINT_ID: Final = "whe_3mQ8Zr0cVbN5tYxK1wLd7pHs2f"
+SECRET_ID: Final = "whs_9bXw2LqT5vRk0ZsE"  # noqa: S105 - a name, and no secret
 NEW_YEAR: Final = datetime(2027, 1, 1, tzinfo=UTC)
 RATES: Final = Rates(
     input_per_million=3_000_000,
@@ -221,6 +223,24 @@ def _list(entry: dict[str, Any], **more: Any) -> dict[str, Any]:
     return {"data": [entry], "next_cursor": None, **more}
 
 
+_SECRET_NOTE: Final = {
+    "id": SECRET_ID,
+    "hint": "whsec_…Vy4=",
+    "added_at": "2026-11-21T12:00:00Z",
+    "expires_at": None,
+}
+_ENDPOINT: Final = {
+    "id": ENDPOINT_ID,
+    "provider": "users",
+    "label": "our user system",
+    "state": "active",
+    "livemode": False,
+    "path": f"/webhooks/users/{ENDPOINT_ID}",
+    "secrets": [_SECRET_NOTE],
+    "created_at": "2026-11-21T12:00:00Z",
+    "updated_at": "2026-11-21T12:00:00Z",
+}
+_GENERATED: Final = "whsec_QW4gZXhhbXBsZSwgYW5kIG5vIHNlY3JldCBhdCBhbGwuIFRydWx5Lg=="
 _RESERVE_COMMAND: Final = {
     "op": "reserve",
     "account": "team_7",
@@ -286,6 +306,14 @@ BY_TYPE: Final[dict[str, Any]] = {
     "RefundPolicyAnswer": REFUND_POLICY,
     "RefundPolicyOut": _without(REFUND_POLICY, "position"),
     "QuoteAnswer": {"amount": "0.012", "price": CAPTURE["price"]},
+    "EndpointIn": {"provider": "users", "label": "our user system"},
+    "EndpointChange": {"state": "disabled"},
+    "SecretIn": {"expires_at": "2027-01-01T00:00:00Z"},
+    "WebhookEndpointAnswer": _ENDPOINT,
+    "WebhookEndpointMade": {**_ENDPOINT, "secret": _GENERATED},
+    "WebhookEndpointDeleted": {"id": ENDPOINT_ID, "deleted": True},
+    "WebhookEndpointList": _list(_ENDPOINT),
+    "WebhookSecretMade": {"endpoint": ENDPOINT_ID, **_SECRET_NOTE, "secret": _GENERATED},
     "UsageEntryList": _list(_USAGE_ENTRY, **READ),
     "UsageReport": {
         "group_by": "day",
@@ -328,6 +356,9 @@ FACTS: Final[dict[str, dict[str, Any]]] = {
     "price_not_found": {"feature": "chat", "model": "opus"},
     "forbidden": {"role": "reader", "needed": ["admin", "service"]},
     "body_too_large": {"max_bytes": 1 << 20},
+    "webhook_endpoint_not_found": {"endpoint": ENDPOINT_ID},
+    "webhook_secret_not_found": {"endpoint": ENDPOINT_ID, "secret": SECRET_ID},
+    "webhook_limit_reached": {"limit": "secrets", "max": 10},
     "projection_behind": {"asked": "1042", "reached": "1040"},
 }
 

@@ -13,6 +13,7 @@ from typing import Annotated, Any, ClassVar, Final, Self
 
 import msgspec
 from msgspec import Meta, UnsetType
+from pydantic import SecretStr
 
 from ledger.domain.values import (
     CREDITS_MAX,
@@ -24,6 +25,7 @@ from ledger.domain.values import (
 )
 
 NUMBER_MAX: Final = CREDITS_MAX / MICRO
+SECRET_MAX: Final = 255
 EARLIEST: Final = datetime(2000, 1, 1, tzinfo=UTC)
 LATEST: Final = datetime(2200, 1, 1, tzinfo=UTC)
 _NOT_A_NUMBER = 'must be a decimal string such as "12.5", or a number'
@@ -141,10 +143,19 @@ def exact_number(text: str) -> Decimal | str:
         return text
 
 
+def _secret(given: object) -> SecretStr:
+    """Return a secret, which is masked wherever it is printed. Raises ValueError."""
+    if not isinstance(given, str) or not 1 <= len(given) <= SECRET_MAX:
+        raise ValueError(f"must be a text of 1 to {SECRET_MAX} characters")
+    return SecretStr(given)
+
+
 def decode_hook(kind: type, given: object) -> object:
     """Decode the kinds of this module, for msgspec."""
     if issubclass(kind, Millionths | Moment):
         return kind.parse(given)
+    if kind is SecretStr:
+        return _secret(given)
     raise NotImplementedError(kind)  # So msgspec is told that a kind is not known here.
 
 
@@ -152,6 +163,8 @@ def schema_hook(kind: type) -> dict[str, Any]:
     """Describe the kinds of this module, for msgspec."""
     if issubclass(kind, Millionths | Moment):
         return kind.schema()
+    if kind is SecretStr:
+        return {"type": "string", "format": "password", "minLength": 1, "maxLength": SECRET_MAX}
     raise NotImplementedError(kind)  # So msgspec is told that a kind is not known here.
 
 

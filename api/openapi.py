@@ -24,8 +24,13 @@ from api.problems import (
     UnsupportedMediaType,
     document,
 )
-from api.routes import READERS, Ask, Read, Route, Write
-from ledger.domain.errors import InternalError, LedgerError, StoreUnavailable
+from api.routes import READERS, Ask, Change, Nothing, Read, Route, Write
+from ledger.domain.errors import (
+    IdempotencyMismatch,
+    InternalError,
+    LedgerError,
+    StoreUnavailable,
+)
 
 REF: Final = "#/components/schemas/{name}"
 EXAMPLE_REF: Final = "#/components/examples/"
@@ -38,8 +43,8 @@ Amounts are decimal strings with at most 6 places (numbers are taken where they 
 are RFC 3339 in UTC. Positions are strings: give the `position` that a write answered to a read, and
 the read includes that write. Lists go on with `next_cursor` until it is null. Unknown fields and
 parameters are errors. Whatever changes something takes an `Idempotency-Key`, unique per account for
-ever: the same key with the same content answers the same again, with `Idempotent-Replayed: true`.
-Every answer has an `X-Request-Id`.
+ever, or per tenant where no account is concerned: the same key with the same content answers the
+same again, with `Idempotent-Replayed: true`. Every answer has an `X-Request-Id`.
 """
 TAGS: Final = {
     "accounts": "One balance each.",
@@ -52,6 +57,7 @@ TAGS: Final = {
     "batch": "Many commands at once.",
     "quotes": "Prices, without acting.",
     "catalog": "What features cost.",
+    "webhooks": "Where payment providers send to, and the secrets by which they are known.",
     "health": "For those who run Scrip.",
 }
 PARTS: Final = {
@@ -60,6 +66,8 @@ PARTS: Final = {
     "reservation": ("The reservation's id.", "job_1"),
     "deduction": ("The deduction's id.", "job_1~1"),
     "feature": ("The feature's id.", "image"),
+    "endpoint": ("The webhook endpoint's id.", examples.ENDPOINT_ID),
+    "secret": ("The secret's id.", examples.SECRET_ID),
 }
 DEDUCTION_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9_.:@|+-]{0,127}(~[0-9]{1,9})?$"
 HEADERS: Final = {
@@ -118,7 +126,7 @@ def _components(routes: Iterable[Route]) -> dict[str, Any]:
     kinds: list[Any] = [Problem]
     for route in routes:
         kinds += [kind for kind in _answers(route) if kind is not str]
-        if isinstance(route, Write):
+        if isinstance(route, Write) or (isinstance(route, Change) and route.body is not Nothing):
             kinds.append(route.body)
         elif isinstance(route, Ask):
             kinds.append(route.description or route.body)
@@ -143,7 +151,7 @@ def _operation(route: Route) -> dict[str, Any]:
     }
     if route.roles is None:
         operation["security"] = []
-    if isinstance(route, Write | Ask):
+    if isinstance(route, Write | Ask) or (isinstance(route, Change) and route.body is not Nothing):
         operation["requestBody"] = _request_body(route)
     return operation
 
@@ -175,9 +183,11 @@ def _path_parameters(route: Route) -> list[dict[str, Any]]:
 def _parameters(route: Route) -> list[dict[str, Any]]:
     if isinstance(route, Read):
         return _query_parameters(route.query)
-    if isinstance(route, Write):
+    if isinstance(route, Write | Change):
         schema = msgspec.json.schema(IdempotencyKey)
         about = schema.pop("description")
+        if isinstance(route, Change):
+            about = about.replace("account", "tenant")
         return [
             {
                 "name": "Idempotency-Key",
@@ -219,9 +229,9 @@ def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
     return {**rest, "anyOf": kinds} if kinds else rest
 
 
-def _request_body(route: Write | Ask) -> dict[str, Any]:
-    kind = route.body if isinstance(route, Write) else route.description or route.body
-    required = route.body_required if isinstance(route, Write) else True
+def _request_body(route: Write | Change | Ask) -> dict[str, Any]:
+    kind = (route.description or route.body) if isinstance(route, Ask) else route.body
+    required = True if isinstance(route, Ask) else route.body_required
     content: dict[str, Any] = {"schema": {"$ref": REF.format(name=kind.__name__)}}
     example = examples.BY_TYPE.get(kind.__name__)
     if example is not None:
@@ -235,12 +245,16 @@ def _answers(route: Route) -> tuple[Any, ...]:
 
 def _successes(route: Route) -> dict[str, Any]:
     statuses = route.statuses if isinstance(route, Write) else (200,)
+    if isinstance(route, Change):
+        statuses = (route.status,)
     headers: dict[str, Any] = dict(HEADERS)
     if not isinstance(route, Read):
         headers["Idempotent-Replayed"] = REPLAYED_HEADER
     responses = {}
     for status in statuses:
-        extra = {"Location": LOCATION_HEADER} if status == HTTPStatus.CREATED else {}
+        unlocated = isinstance(route, Change) and route.location is None
+        located = status == HTTPStatus.CREATED and not unlocated
+        extra = {"Location": LOCATION_HEADER} if located else {}
         responses[str(status)] = {
             "description": inspect.cleandoc(_answers(route)[0].__doc__ or "")
             if route.answer is not str
@@ -276,10 +290,12 @@ def refusals_of(route: Route) -> tuple[type[LedgerError], ...]:
             found.append(Forbidden)
     if "{" in route.path:
         found.append(RouteNotFound)
-    if isinstance(route, Write | Ask):
+    if isinstance(route, Write | Change | Ask):
         found += [MalformedRequest, UnsupportedMediaType, BodyTooLarge]
-    if isinstance(route, Write):
+    if isinstance(route, Write | Change):
         found.append(IdempotencyKeyRequired)
+    if isinstance(route, Change):
+        found.append(IdempotencyMismatch)
     found += [InvalidRequest, *route.refusals, InternalError]
     return tuple(dict.fromkeys(found))
 

@@ -129,6 +129,36 @@ class InvalidRequest(LedgerError):
         return f"{first.field} {first.message}"
 
 
+class SecretsKeyMissing(LedgerError):
+    """Scrip has no key to encrypt secrets with. Whoever runs it must set SCRIP_SECRETS_KEYS."""
+
+    code, status = "secrets_key_missing", 422
+
+
+class SecretsUnreadable(LedgerError):
+    """The endpoint's secrets cannot be decrypted: a key is missing in SCRIP_SECRETS_KEYS."""
+
+    code, status, retryable = "secrets_unreadable", 503, True
+
+
+class WebhookEndpointNotFound(LedgerError):
+    """The tenant has no such webhook endpoint."""
+
+    code, status = "webhook_endpoint_not_found", 404
+
+
+class WebhookSecretNotFound(LedgerError):
+    """The webhook endpoint has no such secret."""
+
+    code, status = "webhook_secret_not_found", 404
+
+
+class WebhookLimitReached(LedgerError):
+    """The tenant has as many webhook endpoints, or the endpoint as many secrets, as may be."""
+
+    code, status = "webhook_limit_reached", 409
+
+
 class ProjectionBehind(LedgerError):
     """The read side has not come to this position yet. Ask again shortly."""
 

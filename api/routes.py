@@ -1,6 +1,7 @@
 """What a route is: one record, from which come its handler, its checks and its description.
 
-Three kinds: a `Read` looks, a `Write` gives the ledger one command, an `Ask` does anything else.
+Four kinds: a `Read` looks, a `Write` gives the ledger one command, a `Change` changes what is kept
+beside the ledger, an `Ask` does anything else.
 """
 
 from __future__ import annotations
@@ -10,12 +11,15 @@ from typing import Any, Final, Literal
 
 from msgspec import Struct, structs
 from nats.aio.client import Client
+from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool
 
 from api.auth import KNOWN_SECONDS, Keys, Principal
 from api.crossing import Crossing
 from api.keys import Role
 from api.metrics import Metrics
+from api.sealing import SecretKeys
+from api.webhook_receiving import Receivers
 from ledger.domain.commands import Command
 from ledger.domain.errors import (
     AccountBusy,
@@ -64,6 +68,8 @@ class Deps(Struct, frozen=True, kw_only=True):
     ready_lag_events_max: int = 100_000
     key_known_seconds: float = KNOWN_SECONDS
     version: str = "0"
+    secrets_keys: SecretKeys | None = None
+    """Without them, no webhook endpoint can be made, and none of those made be used."""
     nats: NatsWay | None = None
     """Without it, requests come over HTTP alone."""
 
@@ -75,6 +81,7 @@ class Room(Struct, frozen=True, kw_only=True):
     keys: Keys
     ledger: Crossing
     metrics: Metrics
+    receivers: Receivers
 
 
 class Call(Struct, frozen=True, kw_only=True):
@@ -125,7 +132,7 @@ class Reply(Struct, frozen=True, kw_only=True):
 class Route(Struct, frozen=True, kw_only=True):
     """What all routes have. Without `roles`, no key is asked for."""
 
-    method: Literal["GET", "POST", "PUT"]
+    method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
     path: str
     name: str
     tag: str
@@ -156,6 +163,28 @@ class Write(Route, frozen=True, kw_only=True):
     op: str | None = None
     target: str | None = None
     statuses: tuple[int, ...] = (200,)
+
+    @property
+    def body_required(self) -> bool:
+        """Tell whether there must be a body: some field of it has no default."""
+        return any(field.required for field in structs.fields(self.body))
+
+
+class Change(Route, frozen=True, kw_only=True):
+    """A route that changes what is kept beside the ledger, once for each key of the tenant.
+
+    `handle` gets the decoded body and a connection with a transaction, in which all it does and the
+    receipt are one; it returns the answer. A `SecretStr` in that is shown in the first answer, and
+    is null in the receipt, and so whenever the request is repeated.
+    """
+
+    body: type[Any] = Nothing
+    handle: Callable[[Call, AsyncConnection[Any], Any], Awaitable[Struct]]
+    location: Callable[[Any], str] | None = None
+    """Where what an answer tells of can be read."""
+    status: int = 200
+    holds_secret: bool = False
+    """Whether the body may hold a secret: then its hash, which is kept, is one slow to guess by."""
 
     @property
     def body_required(self) -> bool:

@@ -7,7 +7,18 @@ import sys
 
 import typer
 
-from scrip.commands import dead, demo, dev, keys, migrate, projections, replay, serve, verify
+from scrip.commands import (
+    dead,
+    demo,
+    dev,
+    keys,
+    migrate,
+    projections,
+    replay,
+    serve,
+    verify,
+    webhooks,
+)
 from scrip.settings import SettingsError
 from scrip.spawn import FolderInUseError, PortInUseError, ServerStartError
 from scrip.supervisor import CannotKeepUpError
@@ -21,6 +32,7 @@ COMMANDS: tuple[tuple[typer.Typer, str | None], ...] = (
     (migrate.app, None),
     (keys.keys, "keys"),
     (keys.tenants, "tenants"),
+    (webhooks.app, "webhooks"),
     (dead.app, "dead"),
     (projections.app, "projections"),
     (verify.app, None),

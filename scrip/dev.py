@@ -32,6 +32,7 @@ PROBE_SECONDS_MAX = 2.0
 PROBE_POLL_SECONDS = 0.05
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 APP_ROLE = "scrip_app"
+SECRETS_KEYS = "SCRIP_SECRETS_KEYS"
 TENANT = "demo"
 SELECT_TENANT = "SELECT 1 FROM scrip.tenants WHERE tenant = %(tenant)s"
 
@@ -57,6 +58,7 @@ class Running:
     worker_url: str
     tenant: str
     keys: Keys
+    secrets_keys: str = field(repr=False)
 
 
 WhenReady = Callable[[Running], Awaitable[int]]
@@ -101,6 +103,7 @@ async def _run(plan: Plan, when_ready: WhenReady) -> int:
                 EmbeddedNats(work / "nats"),
                 listener,
                 work / "keys.json",
+                _kept_secrets_keys(work / "secrets-keys.json", plan.environment),
             )
             with _prepared(parts.postgres), _prepared(parts.nats):
                 return await _serve(plan, when_ready, folder, parts, supervisor)
@@ -129,6 +132,7 @@ class Parts:
     nats: EmbeddedNats
     listener: socket.socket
     keys_file: Path
+    secrets_keys: str = field(repr=False)
 
 
 async def _serve(
@@ -145,6 +149,7 @@ async def _serve(
             worker_url=f"http://{HOST}:{worker_port}",
             tenant=TENANT,
             keys=_read_keys(parts.keys_file),
+            secrets_keys=parts.secrets_keys,
         )
         await _until_ready(parts.listener.getsockname()[1])
         with _announced(folder, running, plan.lines):
@@ -177,6 +182,7 @@ def _stages(plan: Plan, parts: Parts, worker_port: int) -> list[list[Service]]:
         "DATABASE_URL": postgres.app_url,
         "NATS_URL": nats.url,
         "SCRIP_NATS_MONITOR_URL": nats.monitor_url,
+        SECRETS_KEYS: parts.secrets_keys,
         "SCRIP_HTTP_FD": str(parts.listener.fileno()),
         "SCRIP_HTTP_HOST": HOST,
         "SCRIP_HTTP_PORT": str(parts.listener.getsockname()[1]),
@@ -303,6 +309,18 @@ def _make_keys(file: Path, app_url: str) -> None:
             for role in ("service", "admin", "reader")
         }
         _write_secret(file, made)
+
+
+def _kept_secrets_keys(file: Path, environment: Mapping[str, str]) -> str:
+    """Return the keys that the environment names, or one that is kept, made at first use."""
+    if SECRETS_KEYS in environment:
+        return environment[SECRETS_KEYS]
+    from api.sealing import new_key  # noqa: PLC0415 - not before it is needed
+
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        _write_secret(file, {SECRETS_KEYS: new_key("dev")})
+    return str(json.loads(file.read_text())[SECRETS_KEYS])
 
 
 def _read_keys(file: Path) -> Keys:

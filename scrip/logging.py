@@ -24,9 +24,10 @@ from structlog.typing import EventDict
 
 MASK = "***"
 SECRET_NAMES = re.compile(r"authorization|passw|secret|token(?!s)|api_key|cookie", re.IGNORECASE)
-# An API key, or the password in a URL.
+# An API key, a webhook's secret, or the password in a URL.
 SECRET_TEXTS = re.compile(
-    r"(?<=scrip_live_)\w+|(?<=scrip_test_)\w+|(?<=://)[^/\s:@]*:[^/\s@]*(?=@)"
+    r"(?<=scrip_live_)\w+|(?<=scrip_test_)\w+|(?<=whsec_)[\w+/=-]+"
+    r"|(?<=://)[^/\s:@]*:[^/\s@]*(?=@)"
 )
 
 # What these say at `info` repeats what the canonical line of a request or command says.
@@ -203,7 +204,7 @@ def _json(line: EventDict) -> bytes:
         if _is_plain(line):
             text = _encoder.encode(line)
             # One of these stands in whatever SECRET_TEXTS finds.
-            if b"scrip_" not in text and b"://" not in text:
+            if b"scrip_" not in text and b"://" not in text and b"whsec_" not in text:
                 return text
         line = _without_secrets(line)
         return _encoder.encode(line)

@@ -28,6 +28,7 @@ from starlette.types import ASGIApp
 
 from api.app import create_app
 from api.routes import Deps, NatsWay
+from api.sealing import SecretKeys
 from consumers.health import Health
 from consumers.streams import JetStreamUnsafe, connect, tenant_of
 from consumers.worker import WorkerDeps, work
@@ -126,9 +127,15 @@ def application(settings: Settings, writer: Writer) -> ASGIApp:
             batch_bytes_max=settings.batch_bytes_max,
             ready_lag_events_max=settings.ready_lag_events_max,
             version=_version(),
+            secrets_keys=_secrets_keys(settings),
             nats=_nats(settings),
         )
     )
+
+
+def _secrets_keys(settings: Settings) -> SecretKeys | None:
+    keys = settings.secrets_keys
+    return None if keys is None else SecretKeys.parse(keys.get_secret_value())
 
 
 def _nats(settings: Settings) -> NatsWay | None:

@@ -56,6 +56,12 @@ class Settings(BaseSettings):
         description="NATS with JetStream. The worker needs it; the API answers requests over it.",
     )
 
+    secrets_keys: SecretStr | None = Field(
+        default=None,
+        description="Keys that encrypt webhook secrets, as keyid:base64 of 32 bytes, with commas"
+        " between; the first encrypts, all decrypt. Without one, no webhook endpoint can be made.",
+    )
+
     nats_monitor_url: str | None = Field(
         default=None,
         description="Where nats-server tells whether it writes to disk before it acknowledges.",
@@ -141,6 +147,15 @@ class Settings(BaseSettings):
             pass
         message = "must be an address such as postgresql://role:password@host:5432/database"
         raise ValueError(message)
+
+    @field_validator("secrets_keys")
+    @classmethod
+    def _are_keys(cls, keys: SecretStr | None) -> SecretStr | None:
+        if keys is not None:
+            from api.sealing import SecretKeys  # noqa: PLC0415 - not before it is needed
+
+            SecretKeys.parse(keys.get_secret_value())
+        return keys
 
     @model_validator(mode="after")
     def _bounds_agree(self) -> Self:

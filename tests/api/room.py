@@ -18,6 +18,7 @@ from psycopg_pool import AsyncConnectionPool
 from api.app import create_app
 from api.keys import create_key, create_tenant
 from api.routes import Deps
+from api.sealing import SecretKeys, new_key
 from ledger.store import Store
 from ledger.writer import Writer
 from projections.runner import Runner
@@ -139,6 +140,7 @@ class Service:
             "position_wait_seconds": WAIT_SECONDS_MAX,
             "key_known_seconds": 0.3,
             "version": "0.1.0",
+            "secrets_keys": SecretKeys.parse(new_key("test")),
             **settings,
         }
         self.base_url = ""

@@ -11,7 +11,7 @@ import pytest
 from api.app import ROUTES
 from api.examples import BY_TYPE
 from api.openapi import describe, refusals_of
-from api.routes import Ask, Read, Write
+from api.routes import Ask, Change, Nothing, Read, Write
 from tests.api.room import Tenant
 
 DOCUMENT = describe(ROUTES, "0.1.0")
@@ -68,9 +68,10 @@ def test_every_route_is_described_in_full(route: Any) -> None:
     assert described == parts
     statuses = set(operation["responses"])
     assert {str(refusal.status) for refusal in refusals_of(route)} <= statuses
-    if isinstance(route, Write):
+    if isinstance(route, Write | Change):
         names = [one["name"] for one in operation["parameters"] if one.get("required")]
         assert "Idempotency-Key" in names
+    if isinstance(route, Write) or (isinstance(route, Change) and route.body is not Nothing):
         assert "example" in operation["requestBody"]["content"]["application/json"]
     for status, response in operation["responses"].items():
         assert response["description"], status

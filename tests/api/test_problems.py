@@ -27,6 +27,9 @@ ELSEWHERE = {
     "wrong_tenant": "another tenant's subject: test_nats",
     "answer_too_large": "a batch whose answer NATS does not carry: test_nats",
     "projection_behind": "no runner: test_a_read_side_that_is_behind",
+    "secrets_key_missing": "a service without keys: test_webhook_endpoints",
+    "secrets_unreadable": "a service with other keys: test_webhook_receiving",
+    "webhook_limit_reached": "a secret too many: test_webhook_endpoints",
 }
 
 
@@ -58,6 +61,10 @@ def _open(tenant: Tenant, account: str) -> str:
     return f"{account}/reservations/r"
 
 
+def _endpoint(tenant: Tenant) -> str:
+    return tenant.admin.post("/v1/webhook-endpoints", {"provider": "stripe"}).headers["location"]
+
+
 def _mismatch(tenant: Tenant, account: str) -> Answer:
     tenant.service.post(f"{account}/deductions", {"amount": "1"}, key="k")
     return tenant.service.post(f"{account}/deductions", {"amount": "2"}, key="k")
@@ -77,6 +84,10 @@ PROVOKED: dict[str, Provoke] = {
         f"{a}/deductions/none/refunds", {"reason": "r"}
     ),
     "catalog_entry_not_found": lambda t, _: t.reader.get("/v1/catalog/features/none"),
+    "webhook_endpoint_not_found": lambda t, _: t.admin.get("/v1/webhook-endpoints/whe_none"),
+    "webhook_secret_not_found": lambda t, _: t.admin.send(
+        "DELETE", f"{_endpoint(t)}/secrets/whs_none", key="k"
+    ),
     "grant_exists": lambda t, a: t.service.post(
         f"{_revoked(t, a).removesuffix('/g')}", {"id": "g", "amount": "1", "kind": "paid"}
     ),

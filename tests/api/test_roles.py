@@ -47,15 +47,36 @@ ADMIN_ONLY = {
     "put_feature",
     "put_rate_card",
     "put_refund_policy",
+    "create_webhook_endpoint",
+    "list_webhook_endpoints",
+    "read_webhook_endpoint",
+    "change_webhook_endpoint",
+    "delete_webhook_endpoint",
+    "add_webhook_secret",
+    "remove_webhook_secret",
 }
 MAY: dict[Role, set[str]] = {
     "reader": READS,
     "service": READS | SPENDING,
     "admin": READS | SPENDING | ADMIN_ONLY,
 }
-BODIES = {"batch": {"commands": []}, "quote": {"amount": "1"}}
+BODIES: dict[str, object] = {
+    "batch": {"commands": []},
+    "quote": {"amount": "1"},
+    "create_webhook_endpoint": {"provider": "users"},
+    "change_webhook_endpoint": {"state": "disabled"},
+    "add_webhook_secret": {},
+}
 PROTECTED = [route for route in ROUTES if route.name not in OPEN]
-IDS = {"account": "a", "grant": "g", "reservation": "r", "deduction": "d", "feature": "f"}
+IDS = {
+    "account": "a",
+    "grant": "g",
+    "reservation": "r",
+    "deduction": "d",
+    "feature": "f",
+    "endpoint": "whe_none",
+    "secret": "whs_none",
+}
 
 
 def test_every_route_stands_in_the_table_once() -> None:
@@ -71,7 +92,7 @@ def _path(route: Route) -> str:
 def _body(route: Route) -> object:
     if isinstance(route, Read):
         return None
-    return USES[route.name].body if isinstance(route, Write) else BODIES[route.name]
+    return USES[route.name].body if isinstance(route, Write) else BODIES.get(route.name)
 
 
 @pytest.mark.parametrize("route", PROTECTED, ids=lambda route: route.name)
@@ -114,6 +135,8 @@ def test_a_tenant_finds_nothing_of_another(service: Service, tenant: Tenant) -> 
         path = route.path.format(**IDS | {"account": "shared"})
         if route.name in {"batch", "quote", "put_account"} or "catalog" in path:
             continue
+        if route.tag == "webhooks":
+            continue  # test_webhook_endpoints
         theirs = stranger.admin.send(route.method, path, _body(route), key="k")
         if "{account}" in route.path:
             nothing = stranger.admin.send(

@@ -46,6 +46,8 @@ FORBIDDEN: list[LiteralString] = [
     "DROP SCHEMA scrip CASCADE",
     "INSERT INTO scrip.schema_versions VALUES ('9999_mine.sql')",
     "DELETE FROM scrip.tenants",
+    "UPDATE scrip.changes SET answer = ''",
+    "DELETE FROM scrip.changes",
     "SET session_replication_role = replica",
     "SET ROLE scrip_owner",
     "COPY scrip.ledger_events TO PROGRAM 'true'",

@@ -1,3 +1,4 @@
+import json
 import os
 import signal
 import socket
@@ -31,6 +32,16 @@ def test_everything_serves_and_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
         assert stat.S_IMODE((folder / "dev.json").stat().st_mode) == 0o600
         assert set(says["keys"]) == {"service", "admin", "reader"}
         assert running.is_ready
+        kept = json.loads((folder / "secrets-keys.json").read_text())
+        assert stat.S_IMODE((folder / "secrets-keys.json").stat().st_mode) == 0o600
+        assert kept == {"SCRIP_SECRETS_KEYS": says["secrets_keys"]}
+        made = httpx.post(
+            says["base_url"] + "/v1/webhook-endpoints",
+            json={"provider": "users"},
+            headers={"Authorization": f"Bearer {says['keys']['admin']}", "Idempotency-Key": "k"},
+            timeout=30,
+        )
+        assert made.status_code == 201
         with psycopg.connect(says["database_url"]) as connection:
             assert connection.execute("SELECT current_user").fetchone() == ("scrip_app",)
         names = [command_line(process) for process in running.family]
@@ -76,6 +87,7 @@ def test_a_second_one_on_the_same_folder_is_refused_and_a_killed_one_leaves_noth
     command = [sys.executable, "-m", "scrip", "dev", "--data-dir", str(folder)]
     with dev(folder) as running:
         keys, family = running.says["keys"], running.family
+        secrets_keys = running.says["secrets_keys"]
         second = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
         assert second.returncode == 1
         assert f"in use by process {running.process.pid}" in second.stderr
@@ -94,6 +106,7 @@ def test_a_second_one_on_the_same_folder_is_refused_and_a_killed_one_leaves_noth
     (folder / "dev.json").unlink()  # The killed one could not take it back.
     with dev(folder) as running:
         assert running.says["keys"] == keys
+        assert running.says["secrets_keys"] == secrets_keys
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

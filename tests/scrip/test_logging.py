@@ -16,6 +16,7 @@ with structlog.contextvars.bound_contextvars(request_id="req_1"):
     log.info("command.handled", outcome="ok", api_key="hush", input_tokens=3, by="scrip_live_hush",
              url="postgresql://scrip_app:hush@db/scrip", headers={"Authorization": "hush"})
 logging.getLogger("foreign").warning("lost %s", "nats://scrip:hush@nats")
+log.info("webhook", sent="whsec_hush+/hush=")
 logging.getLogger("nats").info("chatter")
 log.debug("too.fine")
 try:
@@ -34,7 +35,7 @@ def lines_of(style: str) -> str:
 
 
 def test_a_line_is_one_json_object_with_what_was_bound_at_the_edge() -> None:
-    handled, foreign, bug = (json.loads(line) for line in lines_of("json").splitlines())
+    handled, foreign, webhook, bug = (json.loads(line) for line in lines_of("json").splitlines())
     assert handled.pop("at").endswith("Z")
     assert handled == {
         "event": "command.handled",
@@ -48,6 +49,7 @@ def test_a_line_is_one_json_object_with_what_was_bound_at_the_edge() -> None:
         "url": "postgresql://***@db/scrip",
         "headers": {"Authorization": "***"},
     }
+    assert webhook["sent"] == "whsec_***"
     assert (foreign["logger"], foreign["event"]) == ("foreign", "lost nats://***@nats")
     assert "ValueError: postgresql://***@db/scrip" in bug["exception"]
 

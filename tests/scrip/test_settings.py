@@ -39,6 +39,18 @@ def test_no_complaint_shows_a_value(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "hush" not in str(e.value)
 
 
+@pytest.mark.parametrize("keys", ["", "hush", "k:hush", f"k:{'A' * 43}=,k:hush"])
+def test_keys_for_secrets_that_are_none_are_an_error(
+    monkeypatch: pytest.MonkeyPatch, keys: str
+) -> None:
+    monkeypatch.setenv("SCRIP_SECRETS_KEYS", keys)
+    with pytest.raises(SettingsError, match=r"SCRIP_SECRETS_KEYS: .*keyid:base64") as error:
+        read_settings()
+    assert "hush" not in str(error.value)
+    monkeypatch.setenv("SCRIP_SECRETS_KEYS", f"k:{'A' * 43}=")
+    assert "AAAA" not in repr(read_settings())
+
+
 def test_an_unknown_setting_is_an_error_that_names_the_nearest(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
