@@ -101,12 +101,12 @@ def session(name: str, type_: str, at: int = T0, **changes: Any) -> Delivery:
     return stripe(name, f"checkout.session.{type_}", at, object_)
 
 
-def refunded(name: str, amount: int, at: int = T0, **changes: Any) -> Delivery:
+def refunded(name: str, so_far: int, at: int = T0, **changes: Any) -> Delivery:
     object_ = {
         "id": "ch_1",
         "object": "charge",
         "amount": 1_000,
-        "amount_refunded": amount,
+        "amount_refunded": so_far,
         "currency": "usd",
         "payment_intent": "pi_1",
         **changes,
