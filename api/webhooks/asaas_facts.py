@@ -5,12 +5,12 @@ A webhook of Asaas is not signed, so that nothing follows from its body: the pay
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, time
+from datetime import date, datetime, time
 from decimal import Decimal
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
-from api.webhooks.reading import MINOR_MAX, Part, Unreadable, refs
+from api.webhooks.reading import MINOR_MAX, Part, Unreadable, in_range, refs
 from ledger.domain.facts import (
     Content,
     Dispute,
@@ -161,7 +161,7 @@ def _start(payment: Part, name: str) -> datetime | None:
     day = _day(payment, name)
     if day is None:
         return None
-    return datetime.combine(day, time(0), _ZONE).astimezone(UTC)
+    return in_range(datetime.combine(day, time(0), _ZONE))
 
 
 def _paid_at(payment: Part) -> datetime:

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final, TypeVar
 
+from api.fields import EARLIEST, LATEST
 from ledger.domain.facts import QUANTITY_MAX
 from ledger.domain.offers import Money
 from ledger.domain.values import CREDITS_MAX, is_name
@@ -19,7 +20,6 @@ T = TypeVar("T")
 _ID = re.compile(r"[!-~]{1,255}")
 _CURRENCY = re.compile(r"[A-Za-z]{3}")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_LATEST_SECONDS: Final = 253_402_300_800  # The year 10000.
 MINOR_MAX: Final = CREDITS_MAX
 """The most money of one payment, in the smallest unit."""
 
@@ -131,9 +131,9 @@ class Part:
     def time(self, name: str, *, per_second: int = 1) -> datetime | None:
         """Return a count of seconds, or of parts of one, since 1970 as a time."""
         value = self.whole(name)
-        if value is None or not 0 <= value < _LATEST_SECONDS * per_second:
+        if value is None or not 0 <= value < (LATEST - _EPOCH).total_seconds() * per_second:
             return None
-        return _EPOCH + timedelta(microseconds=value * (1_000_000 // per_second))
+        return in_range(_EPOCH + timedelta(microseconds=value * (1_000_000 // per_second)))
 
     def needed_time(self, name: str, *, per_second: int = 1) -> datetime:
         """Return a count of seconds, or of parts of one, as a time. Raises Unreadable."""
@@ -144,6 +144,11 @@ class Part:
         if found is None:
             raise Unreadable(self.field(name), rule)
         return found
+
+
+def in_range(value: datetime) -> datetime | None:
+    """Return a time in UTC, unless it lies beyond what Scrip takes for a time."""
+    return value.astimezone(UTC) if EARLIEST <= value < LATEST else None
 
 
 def refs(**ids: str | None) -> set[str]:

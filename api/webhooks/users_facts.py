@@ -6,9 +6,10 @@ is the id of the change, `data.account` the account, `data.delta` a decimal text
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final
 
+from api.fields import Moment
 from api.webhooks.reading import Part, Unreadable
 from ledger.domain.facts import Content, CreditsDelta, PaymentFact, User, UserChange, fact
 from ledger.domain.values import NAME_MAX, parse_decimal
@@ -72,9 +73,6 @@ def _delta(data: Part) -> int:
 
 def _time(event: Part) -> datetime:
     try:
-        told = datetime.fromisoformat(event.text("timestamp"))
-        if told.tzinfo is not None:
-            return told.astimezone(UTC)
-    except (ValueError, OverflowError):
-        pass
-    raise Unreadable(event.field("timestamp"), "must be a time in RFC 3339")
+        return Moment.parse(event.get("timestamp")).value
+    except ValueError as error:
+        raise Unreadable(event.field("timestamp"), str(error)) from None
