@@ -42,8 +42,9 @@ class Offers(Protocol):
 class Entitlement(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What one payment, or all payments for one period of a subscription, entitle to.
 
-    `credits` never falls as more facts come. `reversed` may: a refund can fail, a dispute be won,
-    and an earlier payment of the same period turn up, of which nothing was given back.
+    As more facts come, `credits` rises (it falls only where one item of a subscription takes the
+    place of several that gave more). `reversed` may fall: a refund can fail, a dispute be won, and
+    an earlier payment of the same period turn up, of which nothing was given back.
     """
 
     payment: str
