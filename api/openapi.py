@@ -51,7 +51,7 @@ TAGS: Final = {
     "events": "The audit trail.",
     "batch": "Many commands at once.",
     "quotes": "Prices, without acting.",
-    "catalog": "What features cost.",
+    "catalog": "What features cost, and what is sold: plans and packs.",
     "health": "For those who run Scrip.",
 }
 PARTS: Final = {
@@ -60,6 +60,8 @@ PARTS: Final = {
     "reservation": ("The reservation's id.", "job_1"),
     "deduction": ("The deduction's id.", "job_1~1"),
     "feature": ("The feature's id.", "image"),
+    "plan": ("The plan's key.", "pro"),
+    "pack": ("The pack's key.", "credits_100"),
 }
 DEDUCTION_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9_.:@|+-]{0,127}(~[0-9]{1,9})?$"
 HEADERS: Final = {
