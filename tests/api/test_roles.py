@@ -27,6 +27,17 @@ READS = {
     "read_rate_card",
     "list_rate_card_versions",
     "read_refund_policy",
+    "diff_feature",
+    "diff_rate_card",
+    "list_plans",
+    "read_plan",
+    "list_plan_versions",
+    "diff_plan",
+    "list_packs",
+    "read_pack",
+    "list_pack_versions",
+    "diff_pack",
+    "read_referral_reward",
 }
 SPENDING = {
     "put_account",
@@ -47,6 +58,9 @@ ADMIN_ONLY = {
     "put_feature",
     "put_rate_card",
     "put_refund_policy",
+    "put_plan",
+    "put_pack",
+    "put_referral_reward",
 }
 MAY: dict[Role, set[str]] = {
     "reader": READS,
@@ -56,6 +70,7 @@ MAY: dict[Role, set[str]] = {
 BODIES = {"batch": {"commands": []}, "quote": {"amount": "1"}}
 PROTECTED = [route for route in ROUTES if route.name not in OPEN]
 IDS = {"account": "a", "grant": "g", "reservation": "r", "deduction": "d", "feature": "f"}
+IDS |= {"plan": "p", "pack": "p"}
 
 
 def test_every_route_stands_in_the_table_once() -> None:
