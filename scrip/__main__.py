@@ -7,7 +7,18 @@ import sys
 
 import typer
 
-from scrip.commands import dead, demo, dev, keys, migrate, projections, replay, serve, verify
+from scrip.commands import (
+    catalog,
+    dead,
+    demo,
+    dev,
+    keys,
+    migrate,
+    projections,
+    replay,
+    serve,
+    verify,
+)
 from scrip.settings import SettingsError
 from scrip.spawn import FolderInUseError, PortInUseError, ServerStartError
 from scrip.supervisor import CannotKeepUpError
@@ -21,6 +32,7 @@ COMMANDS: tuple[tuple[typer.Typer, str | None], ...] = (
     (migrate.app, None),
     (keys.keys, "keys"),
     (keys.tenants, "tenants"),
+    (catalog.app, "catalog"),
     (dead.app, "dead"),
     (projections.app, "projections"),
     (verify.app, None),
