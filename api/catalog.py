@@ -5,8 +5,7 @@ Reads ask the ledger itself, so that a price just put is the price that is read.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
@@ -18,26 +17,27 @@ from api.answers import (
     RefundPolicyAnswer,
     RefundPolicyOut,
 )
+from api.catalog_receipts import feature_members, rate_card_members
 from api.fields import AmountOrZero, Reason, Text, millionths
-from api.paging import PAGE_DEFAULT, CursorIn, Limit, bad_cursor
-from api.receipts import feature_members, rate_card_members
 from api.routes import ADMIN, READERS, WRITE_REFUSALS, Asked, Call, Read, Write
+from api.versions import (
+    READ_REFUSALS,
+    Differences,
+    EntriesPage,
+    OneVersion,
+    TwoVersions,
+    differences,
+    one_version,
+    page_of_newest,
+    page_of_versions,
+)
+from ledger.domain.catalog_events import FeatureSet, RateCardSet
 from ledger.domain.commands import SetFeature, SetRateCard, SetRefundPolicy
 from ledger.domain.entities import Rates
-from ledger.domain.errors import (
-    CatalogEntryNotFound,
-    InvalidCommand,
-    Overloaded,
-    StoreUnavailable,
-)
-from ledger.domain.events import FeatureSet, RateCardSet
+from ledger.domain.errors import InvalidCommand
 from ledger.domain.values import REGRANT_DAYS_MAX
-from projections.cursors import InvalidCursor, Page, decode_cursor, page
 
 MODELS_MAX = 500
-VERSION_MAX = 2**31
-Entry = TypeVar("Entry", FeatureSet, RateCardSet)
-READ_REFUSALS = (CatalogEntryNotFound, Overloaded, StoreUnavailable)
 
 
 class FeatureIn(Asked, frozen=True, kw_only=True):
@@ -105,19 +105,6 @@ class RefundPolicyIn(Asked, frozen=True, kw_only=True):
         return SetRefundPolicy(regrant_days=self.regrant_days)
 
 
-class OneVersion(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which version to read; without one, the newest."""
-
-    version: Annotated[int, Meta(ge=1, le=VERSION_MAX)] | None = None
-
-
-class EntriesPage(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which page to read."""
-
-    cursor: CursorIn | None = None
-    limit: Limit = PAGE_DEFAULT
-
-
 class FeatureList(Struct, kw_only=True):
     """Features by name, each in its newest version; or the versions of one, oldest first."""
 
@@ -132,37 +119,6 @@ class RateCardList(Struct, kw_only=True):
     next_cursor: str | None
 
 
-def _version(versions: Sequence[Entry], asked: int | None) -> Entry:
-    if not versions or (asked is not None and asked > len(versions)):
-        raise CatalogEntryNotFound
-    return versions[(asked or len(versions)) - 1]
-
-
-def _page(name: str, entries: dict[str, list[Entry]], query: EntriesPage) -> Page[Entry]:
-    after = _after(name, str, query, "")
-    rows = [entries[feature][-1] for feature in sorted(entries) if feature > after]
-    return page(name, rows, query.limit, lambda entry: entry.feature)
-
-
-def _versions(name: str, versions: Sequence[Entry], query: EntriesPage) -> Page[Entry]:
-    if not versions:
-        raise CatalogEntryNotFound
-    after = _after(name, int, query, 0)
-    return page(name, versions[max(0, after) :], query.limit, lambda entry: entry.version)
-
-
-Key = TypeVar("Key", int, str)
-
-
-def _after(name: str, kind: type[Key], query: EntriesPage, start: Key) -> Key:
-    if query.cursor is None:
-        return start
-    try:
-        return decode_cursor(name, kind, query.cursor)
-    except InvalidCursor as error:
-        raise bad_cursor(error) from None
-
-
 def _feature(entry: FeatureSet) -> FeatureOut:
     return FeatureOut(**feature_members(entry))
 
@@ -173,17 +129,27 @@ def _rate_card(entry: RateCardSet) -> RateCardOut:
 
 async def _read_feature(call: Call, query: OneVersion) -> FeatureOut:
     catalog = await call.room.ledger.catalog(call.tenant)
-    return _feature(_version(catalog.features.get(call.path["feature"], ()), query.version))
+    return _feature(one_version(catalog.features.get(call.path["feature"], ()), query.version))
 
 
 async def _read_rate_card(call: Call, query: OneVersion) -> RateCardOut:
     catalog = await call.room.ledger.catalog(call.tenant)
-    return _rate_card(_version(catalog.rate_cards.get(call.path["feature"], ()), query.version))
+    return _rate_card(one_version(catalog.rate_cards.get(call.path["feature"], ()), query.version))
+
+
+async def _diff_feature(call: Call, query: TwoVersions) -> Differences:
+    catalog = await call.room.ledger.catalog(call.tenant)
+    return differences(catalog.features.get(call.path["feature"], ()), query, _feature)
+
+
+async def _diff_rate_card(call: Call, query: TwoVersions) -> Differences:
+    catalog = await call.room.ledger.catalog(call.tenant)
+    return differences(catalog.rate_cards.get(call.path["feature"], ()), query, _rate_card)
 
 
 async def _list_features(call: Call, query: EntriesPage) -> FeatureList:
     catalog = await call.room.ledger.catalog(call.tenant)
-    found = _page("features", dict(catalog.features), query)
+    found = page_of_newest("features", catalog.features, query)
     return FeatureList(
         data=[_feature(entry) for entry in found.data], next_cursor=found.next_cursor
     )
@@ -191,7 +157,7 @@ async def _list_features(call: Call, query: EntriesPage) -> FeatureList:
 
 async def _list_rate_cards(call: Call, query: EntriesPage) -> RateCardList:
     catalog = await call.room.ledger.catalog(call.tenant)
-    found = _page("rate-cards", dict(catalog.rate_cards), query)
+    found = page_of_newest("rate-cards", catalog.rate_cards, query)
     data = [_rate_card(entry) for entry in found.data]
     return RateCardList(data=data, next_cursor=found.next_cursor)
 
@@ -199,7 +165,7 @@ async def _list_rate_cards(call: Call, query: EntriesPage) -> RateCardList:
 async def _list_feature_versions(call: Call, query: EntriesPage) -> FeatureList:
     catalog = await call.room.ledger.catalog(call.tenant)
     versions = catalog.features.get(call.path["feature"], ())
-    found = _versions("feature-versions", versions, query)
+    found = page_of_versions("feature-versions", versions, query)
     return FeatureList(
         data=[_feature(entry) for entry in found.data], next_cursor=found.next_cursor
     )
@@ -208,7 +174,7 @@ async def _list_feature_versions(call: Call, query: EntriesPage) -> FeatureList:
 async def _list_rate_card_versions(call: Call, query: EntriesPage) -> RateCardList:
     catalog = await call.room.ledger.catalog(call.tenant)
     versions = catalog.rate_cards.get(call.path["feature"], ())
-    found = _versions("rate-card-versions", versions, query)
+    found = page_of_versions("rate-card-versions", versions, query)
     data = [_rate_card(entry) for entry in found.data]
     return RateCardList(data=data, next_cursor=found.next_cursor)
 
@@ -218,9 +184,7 @@ async def _read_refund_policy(call: Call, query: OneVersion) -> RefundPolicyOut:
     policies = catalog.refund_policies
     if not policies and query.version is None:
         return RefundPolicyOut(version=0, regrant_days=None)
-    if not policies or (query.version or 0) > len(policies):
-        raise CatalogEntryNotFound
-    policy = policies[(query.version or len(policies)) - 1]
+    policy = one_version(policies, query.version)
     return RefundPolicyOut(version=policy.version, regrant_days=policy.regrant_days)
 
 
@@ -275,6 +239,19 @@ LIST_FEATURE_VERSIONS = Read(
     answer=FeatureList,
     money=False,
 )
+DIFF_FEATURE = Read(
+    method="GET",
+    path="/v1/catalog/features/{feature}/diff",
+    name="diff_feature",
+    tag="catalog",
+    summary="Compare two versions of a feature, field by field",
+    roles=READERS,
+    refusals=READ_REFUSALS,
+    query=TwoVersions,
+    handle=_diff_feature,
+    answer=Differences,
+    money=False,
+)
 PUT_RATE_CARD = Write(
     method="PUT",
     path="/v1/catalog/rate-cards/{feature}",
@@ -324,6 +301,19 @@ LIST_RATE_CARD_VERSIONS = Read(
     query=EntriesPage,
     handle=_list_rate_card_versions,
     answer=RateCardList,
+    money=False,
+)
+DIFF_RATE_CARD = Read(
+    method="GET",
+    path="/v1/catalog/rate-cards/{feature}/diff",
+    name="diff_rate_card",
+    tag="catalog",
+    summary="Compare two versions of a feature's token rates, field by field",
+    roles=READERS,
+    refusals=READ_REFUSALS,
+    query=TwoVersions,
+    handle=_diff_rate_card,
+    answer=Differences,
     money=False,
 )
 PUT_REFUND_POLICY = Write(

@@ -194,10 +194,10 @@ def convert_parameters(parameters: Mapping[str, str], kind: type[T]) -> T:
         record = msgspec.convert(parameters, kind, strict=False, dec_hook=decode_hook)
     except msgspec.ValidationError as error:
         raise InvalidRequest(field_error(str(error))) from None
-    for name in parameters:
+    for field in msgspec.structs.fields(kind):  # type: ignore[arg-type] # Always a Struct.
         # msgspec takes the text `null` for None; a filter must never be dropped like that.
-        if getattr(record, name) is None:
-            raise invalid(name, "invalid", "must not be null")
+        if field.encode_name in parameters and getattr(record, field.name) is None:
+            raise invalid(field.encode_name, "invalid", "must not be null")
     return record
 
 

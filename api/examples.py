@@ -7,9 +7,11 @@ from typing import Any, Final
 
 import msgspec
 
+from api.catalog_examples import BY_TYPE as CATALOG_BY_TYPE
+from api.catalog_examples import RATES
 from api.problems import FieldError, InvalidRequest
 from api.receipts import receipt
-from ledger.domain.entities import Balance, Draw, Metered, Price, Rates, Return, Source, Usage
+from ledger.domain.entities import Balance, Draw, Metered, Price, Return, Source, Usage
 from ledger.domain.errors import InvalidCommand, LedgerError
 from ledger.domain.events import (
     NAMES,
@@ -20,10 +22,7 @@ from ledger.domain.events import (
     CreditsRefunded,
     CreditsReserved,
     Event,
-    FeatureSet,
     GrantRevoked,
-    RateCardSet,
-    RefundPolicySet,
     ReservationCaptured,
     ReservationReleased,
 )
@@ -34,12 +33,6 @@ LATER: Final = datetime(2026, 11, 21, 12, 10, tzinfo=UTC)
 ENDPOINT_ID: Final = "whe_3mQ8Zr0cVbN5tYxK1wLd7pHs2f"
 SECRET_ID: Final = "whs_9bXw2LqT5vRk0ZsE"  # noqa: S105 - a name, and no secret
 NEW_YEAR: Final = datetime(2027, 1, 1, tzinfo=UTC)
-RATES: Final = Rates(
-    input_per_million=3_000_000,
-    output_per_million=15_000_000,
-    cached_input_per_million=300_000,
-    minimum=1_000,
-)
 PRICE: Final = Price(
     feature="chat",
     version=2,
@@ -54,14 +47,13 @@ DRAWS: Final = (Draw("welcome", 2_500_000),)
 
 def _answer(event: Event, reason: str | None = None, position: int = 1042) -> dict[str, Any]:
     """Return the answer to the command that caused `event`."""
-    account = None if isinstance(event, FeatureSet | RateCardSet | RefundPolicySet) else "team_7"
     name = next(name for name, kind in NAMES.items() if isinstance(event, kind))
     recorded = Recorded(
         position=position,
-        stream=stream_id("demo", account),
+        stream=stream_id("demo", "team_7"),
         version=7,
         tenant="demo",
-        account=account,
+        account="team_7",
         name=name,
         recorded_at=NOON,
         key="order-1042",
@@ -143,11 +135,6 @@ ADJUSTMENT: Final = _answer(
     BalanceAdjusted(adjustment="adj_aiu3qhvubk7zx5s2", amount=-2_500_000, draws=DRAWS),
     reason="counted twice on 20 November",
 )
-FEATURE: Final = _answer(
-    FeatureSet(feature="image", version=1, name="Image", unit="image", unit_price=2_500_000)
-)
-RATE_CARD: Final = _answer(RateCardSet(feature="chat", version=2, models={"sonnet": RATES}))
-REFUND_POLICY: Final = _answer(RefundPolicySet(version=1, regrant_days=30))
 PARTS: Final = ACCOUNT["balance"]
 READ: Final = {"position": "1042", "as_of": "2026-11-21T12:00:00.250000Z"}
 
@@ -250,6 +237,7 @@ _RESERVE_COMMAND: Final = {
 }
 _USAGE_IN: Final = {"input_tokens": 2000, "output_tokens": 400}
 BY_TYPE: Final[dict[str, Any]] = {
+    **CATALOG_BY_TYPE,
     "AccountIn": {"label": "Team Seven", "metadata": {"plan": "pro"}},
     "GrantIn": {
         "id": "welcome",
@@ -267,18 +255,6 @@ BY_TYPE: Final[dict[str, Any]] = {
     "DeductionIn": {"id": "ded_1", "amount": "2.5", "actor": "user_42"},
     "RefundIn": {"reason": "the image was empty"},
     "AdjustmentIn": {"amount": "-2.5", "reason": "counted twice on 20 November"},
-    "FeatureIn": {"name": "Image", "unit": "image", "unit_price": "2.5"},
-    "RateCardIn": {
-        "models": {
-            "sonnet": {
-                "input_per_million": "3",
-                "output_per_million": "15",
-                "cached_input_per_million": "0.3",
-                "minimum": "0.001",
-            }
-        }
-    },
-    "RefundPolicyIn": {"regrant_days": 30},
     "QuoteIn": {"feature": "chat", "model": "sonnet", "usage": _USAGE_IN},
     "BatchDescription": {"commands": [_RESERVE_COMMAND]},
     "AccountAnswer": ACCOUNT,
@@ -297,14 +273,6 @@ BY_TYPE: Final[dict[str, Any]] = {
     "DeductionAnswer": DEDUCTION,
     "RefundAnswer": REFUND,
     "AdjustmentAnswer": ADJUSTMENT,
-    "FeatureAnswer": FEATURE,
-    "FeatureOut": _without(FEATURE, "position"),
-    "FeatureList": _list(_without(FEATURE, "position")),
-    "RateCardAnswer": RATE_CARD,
-    "RateCardOut": _without(RATE_CARD, "position"),
-    "RateCardList": _list(_without(RATE_CARD, "position")),
-    "RefundPolicyAnswer": REFUND_POLICY,
-    "RefundPolicyOut": _without(REFUND_POLICY, "position"),
     "QuoteAnswer": {"amount": "0.012", "price": CAPTURE["price"]},
     "EndpointIn": {"provider": "users", "label": "our user system"},
     "EndpointChange": {"state": "disabled"},

@@ -56,7 +56,7 @@ TAGS: Final = {
     "events": "The audit trail.",
     "batch": "Many commands at once.",
     "quotes": "Prices, without acting.",
-    "catalog": "What features cost.",
+    "catalog": "What features cost, and what is sold: plans and packs.",
     "webhooks": "Where payment providers send to, and the secrets by which they are known.",
     "health": "For those who run Scrip.",
 }
@@ -66,6 +66,8 @@ PARTS: Final = {
     "reservation": ("The reservation's id.", "job_1"),
     "deduction": ("The deduction's id.", "job_1~1"),
     "feature": ("The feature's id.", "image"),
+    "plan": ("The plan's key.", "pro"),
+    "pack": ("The pack's key.", "credits_100"),
     "endpoint": ("The webhook endpoint's id.", examples.ENDPOINT_ID),
     "secret": ("The secret's id.", examples.SECRET_ID),
 }

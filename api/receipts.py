@@ -7,16 +7,16 @@ the same byte for byte.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import lru_cache
-from typing import Any, Final
+from typing import Any
 from urllib.parse import quote
 
 import msgspec
 from msgspec import UNSET, Struct
-from msgspec.structs import astuple
 
 from api import answers
-from ledger.domain.entities import Balance, Draw, Price, Rates, Return, Source, Usage
+from api.catalog_receipts import catalog_answer, decimal, rates_out
+from ledger.domain.catalog_events import CatalogEvent
+from ledger.domain.entities import Balance, Draw, Price, Return, Source, Usage
 from ledger.domain.events import (
     AccountOpened,
     AccountUpdated,
@@ -25,10 +25,7 @@ from ledger.domain.events import (
     CreditsGranted,
     CreditsRefunded,
     CreditsReserved,
-    FeatureSet,
     GrantRevoked,
-    RateCardSet,
-    RefundPolicySet,
     Regrant,
     ReservationCaptured,
     ReservationExtended,
@@ -39,8 +36,6 @@ from ledger.records import Recorded
 
 _encoder = msgspec.json.Encoder()
 OK, CREATED = 200, 201
-decimal: Final = lru_cache(maxsize=4_096)(format_decimal)
-"""Amounts and prices as decimals: each answer has the same few several times. Not for balances."""
 
 
 class Receipt(Struct, frozen=True):
@@ -86,8 +81,8 @@ def receipt(recorded: Recorded) -> Receipt:
             return _made(recorded, _put(recorded, event), "")
         case AccountUpdated():
             return Receipt(OK, _encoder.encode(_put(recorded, event)))
-        case FeatureSet() | RateCardSet() | RefundPolicySet():
-            return Receipt(OK, _encoder.encode(_catalog(recorded, event)))
+        case _ if isinstance(event, CatalogEvent):
+            return Receipt(OK, _encoder.encode(catalog_answer(recorded.position, event)))
         case _:
             raise AssertionError(f"{recorded.name} answers no command")
 
@@ -147,21 +142,6 @@ def price_out(price: Price | None) -> answers.PriceOut | None:
     )
 
 
-def rates_out(rates: Rates) -> answers.RatesOut:
-    """Return the rates of one model."""
-    out = answers.RatesOut(
-        input_per_million=decimal(rates.input_per_million),
-        output_per_million=decimal(rates.output_per_million),
-        cached_input_per_million=decimal(rates.cached_input_per_million),
-        minimum=decimal(rates.minimum),
-    )
-    if rates.provider is not None:
-        out.provider = answers.ProviderRatesOut(*map(decimal, astuple(rates.provider)))
-    if rates.cost_plus is not None:
-        out.cost_plus = answers.CostPlusOut(*map(decimal, astuple(rates.cost_plus)))
-    return out
-
-
 def usage_out(usage: Usage) -> answers.UsageOut:
     """Return the tokens of one call."""
     return answers.UsageOut(usage.input_tokens, usage.output_tokens, usage.cached_input_tokens)
@@ -170,24 +150,6 @@ def usage_out(usage: Usage) -> answers.UsageOut:
 def source_out(source: Source | None) -> answers.SourceOut | None:
     """Return where a grant comes from."""
     return None if source is None else answers.SourceOut(source.type, source.id)
-
-
-def feature_members(event: FeatureSet) -> dict[str, Any]:
-    """Return one version of a feature."""
-    price = event.unit_price
-    return {
-        "feature": event.feature,
-        "version": event.version,
-        "name": event.name,
-        "unit": event.unit,
-        "unit_price": None if price is None else decimal(price),
-    }
-
-
-def rate_card_members(event: RateCardSet) -> dict[str, Any]:
-    """Return one version of a rate card."""
-    models = {model: rates_out(rates) for model, rates in event.models.items()}
-    return {"feature": event.feature, "version": event.version, "models": models}
 
 
 def _account(recorded: Recorded) -> str:
@@ -382,16 +344,3 @@ def _adjusted(recorded: Recorded, event: BalanceAdjusted) -> answers.AdjustmentA
         metadata=event.metadata,
         **_tail(recorded),
     )
-
-
-def _catalog(recorded: Recorded, event: FeatureSet | RateCardSet | RefundPolicySet) -> Struct:
-    position = str(recorded.position)
-    match event:
-        case FeatureSet():
-            return answers.FeatureAnswer(**feature_members(event), position=position)
-        case RateCardSet():
-            return answers.RateCardAnswer(**rate_card_members(event), position=position)
-        case RefundPolicySet():
-            return answers.RefundPolicyAnswer(
-                version=event.version, regrant_days=event.regrant_days, position=position
-            )

@@ -11,7 +11,6 @@ from msgspec import UNSET, Meta, Struct, UnsetType, structs
 from psycopg import AsyncConnection
 from pydantic import SecretStr
 
-from api.catalog import EntriesPage
 from api.fields import Moment, Text, moment
 from api.paging import bad_cursor
 from api.problems import (
@@ -22,6 +21,7 @@ from api.problems import (
     invalid,
 )
 from api.routes import ADMIN, Call, Change, Read
+from api.versions import EntriesPage
 from api.webhook_endpoints import (
     SecretNote,
     State,

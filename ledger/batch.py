@@ -225,7 +225,8 @@ class Batch:
         if entry.unreadable:
             raise entry.unreadable
         if order.account is None:
-            return (decide_catalog(entry.catalog, cast("CatalogCommand", command)),), True
+            put = decide_catalog(entry.catalog, cast("CatalogCommand", command), self._time(entry))
+            return (put,), True
         command = cast("AccountCommand", command)
         prices = self._prices(order.tenant) if asks_catalog(command) else NO_PRICES
         now = self._time(entry)

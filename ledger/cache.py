@@ -16,8 +16,9 @@ from ledger.chain import GENESIS
 from ledger.codec import UnknownEvent
 from ledger.domain.account import Account, Snapshot
 from ledger.domain.catalog import Catalog, evolve_catalog
+from ledger.domain.catalog_events import CatalogEvent
 from ledger.domain.errors import InternalError, LedgerError, NewerEvents
-from ledger.domain.events import CatalogEvent, Event
+from ledger.domain.events import Event
 from ledger.domain.evolve import evolve
 from ledger.domain.operations import is_operation_event, recall
 from ledger.reading import recorded_from_row
@@ -82,13 +83,7 @@ class Entry:
 
     def fork(self) -> Catalog:
         """Return a copy of the catalog, which does not change when the catalog does."""
-        catalog = self.catalog
-        return Catalog(
-            catalog.version,
-            {name: versions.copy() for name, versions in catalog.features.items()},
-            {name: versions.copy() for name, versions in catalog.rate_cards.items()},
-            catalog.refund_policies.copy(),
-        )
+        return self.catalog.copy()
 
     def fold(self, recorded: Recorded, digest: bytes) -> None:
         """Take in an event that stands in the ledger."""

@@ -18,7 +18,7 @@ from ledger.chain import GENESIS, link
 from ledger.codec import Fact, UnknownEvent, decode
 from ledger.domain.account import Account, Snapshot
 from ledger.domain.catalog import Catalog, evolve_catalog
-from ledger.domain.events import CatalogEvent
+from ledger.domain.catalog_events import CatalogEvent
 from ledger.domain.evolve import evolve
 from ledger.records import stream_id
 from ledger.store import StoredSnapshot

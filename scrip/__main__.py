@@ -8,6 +8,7 @@ import sys
 import typer
 
 from scrip.commands import (
+    catalog,
     dead,
     demo,
     dev,
@@ -33,6 +34,7 @@ COMMANDS: tuple[tuple[typer.Typer, str | None], ...] = (
     (keys.keys, "keys"),
     (keys.tenants, "tenants"),
     (webhooks.app, "webhooks"),
+    (catalog.app, "catalog"),
     (dead.app, "dead"),
     (projections.app, "projections"),
     (verify.app, None),

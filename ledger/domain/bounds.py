@@ -13,9 +13,12 @@ from ledger.domain.values import (
     CREDITS_MAX,
     GRANTS_MAX,
     METADATA_CHARACTERS_MAX,
+    NAME_MAX,
     SLICES_MAX,
+    TEXT_MAX,
     TOTAL_MAX,
     format_decimal,
+    is_name,
 )
 
 
@@ -32,6 +35,22 @@ def check_count(field: str, count: int | None, lowest: int, highest: int) -> Non
     """Refuse a whole number that is out of bounds; None was not stated."""
     if count is not None and not lowest <= count <= highest:
         raise InvalidCommand(field=field, rule=f"must be from {lowest} to {highest}")
+
+
+def check_name(field: str, name: str) -> None:
+    """Refuse what cannot be the key of an entry."""
+    if not is_name(name):
+        raise InvalidCommand(
+            field=field,
+            rule=f"must be 1 to {NAME_MAX} letters, digits and _ . : @ | + -"
+            " and begin with a letter or digit",
+        )
+
+
+def check_text(field: str, text: str) -> None:
+    """Refuse a text for people that is empty or too long."""
+    if not 1 <= len(text) <= TEXT_MAX:
+        raise InvalidCommand(field=field, rule=f"must be 1 to {TEXT_MAX} characters")
 
 
 def check_debt(balance: Balance, more: int) -> None:

@@ -7,6 +7,7 @@ from datetime import datetime
 from msgspec import Struct
 
 from ledger.domain.entities import Charge, GrantKind, Overage, Rates, Source
+from ledger.domain.offers import Pack, Plan
 from ledger.domain.values import PRIORITY_DEFAULT, TTL_SECONDS_DEFAULT, Credits
 
 
@@ -167,6 +168,33 @@ class SetRefundPolicy(Struct, frozen=True, kw_only=True, tag=True, omit_defaults
     regrant_days: int | None = None
 
 
+class SetPlan(Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True, gc=False):
+    """Put a new version of a plan. Without `effective_at` it is in force at once."""
+
+    plan: str
+    terms: Plan
+    effective_at: datetime | None = None
+    retired: bool = False
+
+
+class SetPack(Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True, gc=False):
+    """Put a new version of a pack. Without `effective_at` it is in force at once."""
+
+    pack: str
+    terms: Pack
+    effective_at: datetime | None = None
+    retired: bool = False
+
+
+class SetReferralReward(Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True, gc=False):
+    """Say what a referral gives to both sides; without `expires_days` it stays for ever."""
+
+    referrer: Credits
+    referred: Credits
+    expires_days: int | None = None
+    effective_at: datetime | None = None
+
+
 AccountCommand = (
     PutAccount
     | GrantCredits
@@ -182,5 +210,5 @@ AccountCommand = (
     | Adjust
     | Settle
 )
-CatalogCommand = SetFeature | SetRateCard | SetRefundPolicy
+CatalogCommand = SetFeature | SetRateCard | SetRefundPolicy | SetPlan | SetPack | SetReferralReward
 Command = AccountCommand | CatalogCommand

@@ -11,6 +11,15 @@ from typing import Final
 
 from msgspec import Struct
 
+from ledger.domain.catalog_events import (
+    CatalogEvent,
+    FeatureSet,
+    PackSet,
+    PlanSet,
+    RateCardSet,
+    ReferralRewardSet,
+    RefundPolicySet,
+)
 from ledger.domain.entities import (
     Bucket,
     Draw,
@@ -19,7 +28,6 @@ from ledger.domain.entities import (
     Metered,
     OperationStatus,
     Price,
-    Rates,
     Return,
     Source,
 )
@@ -306,37 +314,6 @@ class BalanceAdjusted(
     metadata: dict[str, str] = {}
 
 
-class FeatureSet(
-    Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, gc=False
-):
-    """A feature got a new version of its unit price (None: it has none) from now on."""
-
-    feature: str
-    version: int
-    name: str
-    unit: str = "unit"
-    unit_price: Credits | None = None
-
-
-class RateCardSet(
-    Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, gc=False
-):
-    """A feature got a new version of its token rates, by model, from now on."""
-
-    feature: str
-    version: int
-    models: dict[str, Rates]
-
-
-class RefundPolicySet(
-    Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, gc=False
-):
-    """What a refund does with slices of expired grants: they lapse (None), or are granted anew."""
-
-    version: int
-    regrant_days: int | None = None
-
-
 AccountEvent = (
     AccountOpened
     | AccountUpdated
@@ -354,7 +331,6 @@ AccountEvent = (
     | CreditsRefunded
     | BalanceAdjusted
 )
-CatalogEvent = FeatureSet | RateCardSet | RefundPolicySet
 Event = AccountEvent | CatalogEvent
 
 NAMES: Final[dict[str, type[Event]]] = {
@@ -376,6 +352,9 @@ NAMES: Final[dict[str, type[Event]]] = {
     "catalog.feature_set.v1": FeatureSet,
     "catalog.rate_card_set.v1": RateCardSet,
     "catalog.refund_policy_set.v1": RefundPolicySet,
+    "catalog.plan_set.v1": PlanSet,
+    "catalog.pack_set.v1": PackSet,
+    "catalog.referral_reward_set.v1": ReferralRewardSet,
 }
 
 

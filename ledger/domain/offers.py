@@ -1,20 +1,36 @@
-"""What a tenant sells: plans, which grant credits every period, and packs, which grant them once."""
+"""What a tenant sells: plans, which grant credits every period, and packs, which do so once."""
 
 from __future__ import annotations
 
-from typing import Literal
+import re
+from typing import Final, Literal, get_args
 
 from msgspec import Struct
 
+from ledger.domain.bounds import check_amount, check_count, check_text
 from ledger.domain.entities import GrantKind
-from ledger.domain.values import PRIORITY_DEFAULT, Credits
+from ledger.domain.errors import InvalidCommand
+from ledger.domain.values import (
+    EXPIRES_DAYS_MAX,
+    PRICE_MAX,
+    PRIORITY_DEFAULT,
+    PRIORITY_MAX,
+    PROVIDER_IDS_MAX,
+    TEXT_MAX,
+    TRIAL_DAYS_MAX,
+    Credits,
+)
 
+Provider = Literal["stripe", "clerk", "asaas"]
+PROVIDERS: Final[tuple[Provider, ...]] = get_args(Provider)
 Period = Literal["month", "year"]
 Rollover = Literal["none", "capped", "all"]
 """What becomes of a period's unspent credits when the next begins: nothing, up to a cap, all."""
 
 
-class ProviderIds(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+class ProviderIds(
+    Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True
+):
     """What payment providers call a plan or a pack: whatever is paid under one of these is it."""
 
     stripe: tuple[str, ...] = ()
@@ -23,6 +39,11 @@ class ProviderIds(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_
     """Ids of plans (`cplan_…`)."""
     asaas: tuple[str, ...] = ()
     """What `externalReference` says after the account (`account:plan`), or a payment link's id."""
+
+    def of(self, provider: Provider) -> tuple[str, ...]:
+        """Return the ids at one provider."""
+        ids: tuple[str, ...] = getattr(self, provider)
+        return ids
 
 
 class Money(Struct, frozen=True, forbid_unknown_fields=True):
@@ -63,3 +84,63 @@ class Pack(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown
     expires_days: int | None = None
     priority: int = PRIORITY_DEFAULT
     providers: ProviderIds = ProviderIds()
+
+
+_CURRENCY = re.compile(r"[A-Z]{3}")
+_PROVIDER_ID = re.compile(rf"[!-~]{{1,{TEXT_MAX}}}")
+
+
+def check_plan(terms: Plan, *, retired: bool) -> None:
+    """Refuse terms that make no sense, whatever else the catalog holds."""
+    check_text("name", terms.name)
+    _check_price(terms.price)
+    check_amount("credits", terms.credits, lowest=1)
+    check_amount("rollover_max", terms.rollover_max, lowest=1)
+    if (terms.rollover_max is not None) != (terms.rollover == "capped"):
+        raise InvalidCommand(
+            field="rollover_max", rule="must be given with a rollover of `capped`, and only then"
+        )
+    check_count("priority", terms.priority, 0, PRIORITY_MAX)
+    check_amount("trial_credits", terms.trial_credits)
+    check_count("trial_days", terms.trial_days, 0, TRIAL_DAYS_MAX)
+    if (terms.trial_days > 0) != (terms.trial_credits > 0):
+        raise InvalidCommand(field="trial_days", rule="and trial_credits must be given together")
+    if terms.fallback and terms.price is not None:
+        raise InvalidCommand(field="fallback", rule="must be false on a plan that has a price")
+    if terms.fallback and retired:
+        raise InvalidCommand(field="fallback", rule="must be false on a plan that is retired")
+    _check_providers(terms.providers)
+
+
+def check_pack(terms: Pack) -> None:
+    """Refuse terms that make no sense, whatever else the catalog holds."""
+    check_text("name", terms.name)
+    _check_price(terms.price)
+    check_amount("credits", terms.credits, lowest=1)
+    check_amount("bonus", terms.bonus)
+    check_count("expires_days", terms.expires_days, 1, EXPIRES_DAYS_MAX)
+    check_count("priority", terms.priority, 0, PRIORITY_MAX)
+    _check_providers(terms.providers)
+
+
+def _check_price(price: Money | None) -> None:
+    if price is None:
+        return
+    check_count("price.amount", price.amount, 1, PRICE_MAX)
+    if _CURRENCY.fullmatch(price.currency) is None:
+        raise InvalidCommand(
+            field="price.currency", rule="must be the three capitals of ISO 4217, such as EUR"
+        )
+
+
+def _check_providers(providers: ProviderIds) -> None:
+    for provider in PROVIDERS:
+        field, ids = f"providers.{provider}", providers.of(provider)
+        if len(ids) > PROVIDER_IDS_MAX:
+            raise InvalidCommand(field=field, rule=f"must hold at most {PROVIDER_IDS_MAX} ids")
+        if len(set(ids)) < len(ids):
+            raise InvalidCommand(field=field, rule="must hold each id once")
+        if not all(_PROVIDER_ID.fullmatch(one) for one in ids):
+            raise InvalidCommand(
+                field=field, rule=f"must hold ids of 1 to {TEXT_MAX} visible ASCII characters"
+            )

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from ledger.domain.bounds import check_amount, check_count
 from ledger.domain.catalog import Catalog
+from ledger.domain.catalog_events import FeatureSet, RateCardSet
 from ledger.domain.costs import TOKENS_PER_RATE, credits_on_cost, divide_up, provider_cost
 from ledger.domain.entities import Charge, Price, Rates, Usage
 from ledger.domain.errors import InvalidCommand, PriceNotFound
-from ledger.domain.events import FeatureSet, RateCardSet
 from ledger.domain.values import CREDITS_MAX, MICRO, TOKENS_MAX
 
 

@@ -42,6 +42,20 @@ PRIORITY_MAX: Final = 1_000
 
 REGRANT_DAYS_MAX: Final = 36_500
 
+EXPIRES_DAYS_MAX: Final = 36_500
+"""The longest life that a pack or a referral reward may have."""
+
+TRIAL_DAYS_MAX: Final = 730
+
+PROVIDER_IDS_MAX: Final = 100
+"""Ids of one payment provider that a plan or a pack may be sold under."""
+
+TEXT_MAX: Final = 255
+"""The characters of a name for people, and of an id that is not ours."""
+
+PRICE_MAX: Final = 2**53 - 1
+"""The highest price, in its currency's smallest unit: what every JSON reader can hold exactly."""
+
 TOKENS_MAX: Final = 10**12
 """The most tokens of one kind that one usage may state."""
 

@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
 import typer
 
-from scrip.settings import read_settings
-
-if TYPE_CHECKING:
-    from psycopg import Connection
+from scrip.database import database
 
 keys = typer.Typer(no_args_is_help=True, help="API keys: create, list, revoke.")
 tenants = typer.Typer(no_args_is_help=True, help="Tenants, one for each product: create, list.")
 
-CONNECT_SECONDS_MAX = 10
 EXPIRES_IN_DAYS_MAX = 3_650
 
 
@@ -49,7 +43,7 @@ def create(
     expires_at = None
     if expires_in_days is not None:
         expires_at = datetime.now(UTC) + timedelta(days=expires_in_days)
-    with _database() as connection:
+    with database() as connection:
         try:
             name, secret = create_key(connection, tenant, role, label, expires_at)
         except UnknownTenant:
@@ -70,7 +64,7 @@ def list_keys(
     """List keys as JSON lines, oldest first: revoked and expired ones too, never the secrets."""
     from api.keys import list_keys as list_  # noqa: PLC0415 - not before it is needed
 
-    with _database() as connection:
+    with database() as connection:
         for key in list_(connection, tenant):
             _print(key)
 
@@ -80,7 +74,7 @@ def revoke(key_id: Annotated[str, typer.Argument(metavar="ID", help="The key's i
     """Revoke a key for good. Every process refuses it within 5 seconds."""
     from api.keys import UnknownKey, revoke_key  # noqa: PLC0415 - not before it is needed
 
-    with _database() as connection:
+    with database() as connection:
         try:
             key = revoke_key(connection, key_id)
         except UnknownKey:
@@ -104,7 +98,7 @@ def create_tenant(
 
     if not is_tenant_name(tenant):
         raise typer.BadParameter("must be 1 to 63 letters, digits, _ and -")
-    with _database() as connection:
+    with database() as connection:
         try:
             create_(connection, tenant, mode)
         except UniqueViolation:
@@ -118,24 +112,9 @@ def list_tenants() -> None:
     """List tenants as JSON lines, by name."""
     from api.keys import list_tenants as list_  # noqa: PLC0415 - not before it is needed
 
-    with _database() as connection:
+    with database() as connection:
         for tenant in list_(connection):
             _print(tenant)
-
-
-@contextmanager
-def _database() -> Iterator[Connection[Any]]:
-    from psycopg import Connection, Error  # noqa: PLC0415 - not before it is needed
-
-    url = read_settings().database_url.get_secret_value()
-    try:
-        with Connection.connect(
-            url, autocommit=True, connect_timeout=CONNECT_SECONDS_MAX
-        ) as connection:
-            yield connection
-    except Error as error:
-        typer.echo(f"the database refused: {' '.join(str(error).split())}", err=True)
-        raise typer.Exit(1) from None
 
 
 def _print(value: object) -> None:

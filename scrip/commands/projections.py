@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
 
-from scrip.logging import configure_logging
-from scrip.settings import read_settings
+from scrip.database import ledger_store
 
 if TYPE_CHECKING:
-    from ledger.store import Store
     from projections.rebuild import RebuildReport
 
 app = typer.Typer(no_args_is_help=True, help="Projections: status, rebuild.")
-
-STATEMENT_SECONDS_MAX = 60
 
 
 @app.command(epilog="Example: scrip projections status")
@@ -31,7 +25,7 @@ def status() -> None:
     from projections.status import read_status  # noqa: PLC0415 - not before it is needed
     from projections.tables import connect  # noqa: PLC0415
 
-    with _store() as store, connect(store) as connection:
+    with ledger_store() as store, connect(store) as connection:
         found = read_status(connection)
     for one in found:
         _print(
@@ -86,38 +80,13 @@ def _rebuild(name: str) -> RebuildReport:
 
     from projections.rebuild import rebuild as build  # noqa: PLC0415
 
-    with _store() as store, Progress(console=Console(stderr=True)) as bar:
+    with ledger_store() as store, Progress(console=Console(stderr=True)) as bar:
         task = bar.add_task(f"Rebuilding {name}", total=None)
         return build(
             store,
             name,
             progress=lambda position, until: bar.update(task, completed=position, total=until),
         )
-
-
-@contextmanager
-def _store() -> Iterator[Store]:
-    """Open the ledger of DATABASE_URL, with time for reading much at once."""
-    from eventsourcing.persistence import PersistenceError  # noqa: PLC0415 - not before needed
-    from psycopg import OperationalError  # noqa: PLC0415
-
-    from ledger.guard import RefusedToStart  # noqa: PLC0415
-    from ledger.store import Store  # noqa: PLC0415
-
-    settings = read_settings()
-    configure_logging(settings.log_level, settings.log_format)
-    try:
-        store = Store.open(
-            settings.database_url.get_secret_value(),
-            statement_timeout_ms=STATEMENT_SECONDS_MAX * 1_000,
-        )
-    except (RefusedToStart, PersistenceError, OperationalError) as refusal:
-        typer.echo(" ".join(str(refusal).split()), err=True)
-        raise typer.Exit(1) from None
-    try:
-        yield store
-    finally:
-        store.close()
 
 
 def _print(line: dict[str, Any]) -> None:

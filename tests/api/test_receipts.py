@@ -7,11 +7,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from api import examples
+from api import catalog_examples, examples
 
 GOLDEN = Path(__file__).parent / "golden" / "answers.json"
 ANSWERS = {
-    name: getattr(examples, name)
+    name: getattr(examples, name, None) or getattr(catalog_examples, name)
     for name in (
         "ACCOUNT",
         "GRANT",
@@ -25,6 +25,9 @@ ANSWERS = {
         "FEATURE",
         "RATE_CARD",
         "REFUND_POLICY",
+        "PLAN",
+        "PACK",
+        "REFERRAL_REWARD",
     )
 }
 

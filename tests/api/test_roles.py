@@ -27,6 +27,17 @@ READS = {
     "read_rate_card",
     "list_rate_card_versions",
     "read_refund_policy",
+    "diff_feature",
+    "diff_rate_card",
+    "list_plans",
+    "read_plan",
+    "list_plan_versions",
+    "diff_plan",
+    "list_packs",
+    "read_pack",
+    "list_pack_versions",
+    "diff_pack",
+    "read_referral_reward",
 }
 SPENDING = {
     "put_account",
@@ -47,6 +58,9 @@ ADMIN_ONLY = {
     "put_feature",
     "put_rate_card",
     "put_refund_policy",
+    "put_plan",
+    "put_pack",
+    "put_referral_reward",
     "create_webhook_endpoint",
     "list_webhook_endpoints",
     "read_webhook_endpoint",
@@ -76,6 +90,8 @@ IDS = {
     "feature": "f",
     "endpoint": "whe_none",
     "secret": "whs_none",
+    "plan": "p",
+    "pack": "p",
 }
 
 

@@ -100,4 +100,19 @@ USES: dict[str, Use] = {
     "put_refund_policy": Use(
         path="/v1/catalog/refund-policy", body={"regrant_days": 1}, other={"regrant_days": None}
     ),
+    "put_plan": Use(
+        path="/v1/catalog/plans/pro",
+        body={"name": "Pro", "credits": "500"},
+        other={"name": "Pro", "credits": "500", "retired": True},
+    ),
+    "put_pack": Use(
+        path="/v1/catalog/packs/small",
+        body={"name": "Small", "credits": "50"},
+        other={"name": "Small", "credits": "50", "bonus": "5"},
+    ),
+    "put_referral_reward": Use(
+        path="/v1/catalog/referral-reward",
+        body={"referrer": "2", "referred": "1"},
+        other={"referrer": "2", "referred": "0"},
+    ),
 }

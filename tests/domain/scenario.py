@@ -52,7 +52,7 @@ class Scenario:
             return None
         self.keys += 1
         if isinstance(step, CatalogCommand):
-            put = decide_catalog(self.catalog, step)
+            put = decide_catalog(self.catalog, step, self.now)
             evolve_catalog(self.catalog, put)
             return put
         events = decide(self.account, step, self.now, key=f"key-{self.keys}", prices=self.catalog)

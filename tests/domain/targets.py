@@ -77,7 +77,7 @@ class InMemory:
             return event if first == command else IdempotencyMismatch()
         try:
             own = (
-                self._on_catalog(command)
+                self._on_catalog(command, now)
                 if isinstance(command, CatalogCommand)
                 else self._on_account(command, key, now)
             )
@@ -104,8 +104,8 @@ class InMemory:
         assert fingerprint(replayed) == fingerprint(self.account)
         assert catalog == self.catalog
 
-    def _on_catalog(self, command: CatalogCommand) -> Event:
-        event = decide_catalog(self.catalog, command)
+    def _on_catalog(self, command: CatalogCommand, now: datetime) -> Event:
+        event = decide_catalog(self.catalog, command, now)
         self._store(event, None)
         evolve_catalog(self.catalog, event)
         return event

@@ -9,6 +9,7 @@ from hypothesis import given as for_all
 from hypothesis import strategies as st
 
 from ledger.domain.catalog import Catalog, evolve_catalog
+from ledger.domain.catalog_events import FeatureSet
 from ledger.domain.commands import (
     Capture,
     CaptureUpTo,
@@ -21,7 +22,7 @@ from ledger.domain.commands import (
 )
 from ledger.domain.entities import Charge, Metered, Price, Rates, Usage
 from ledger.domain.errors import InvalidCommand, PriceNotFound
-from ledger.domain.events import CreditsDeducted, CreditsReserved, FeatureSet, ReservationCaptured
+from ledger.domain.events import CreditsDeducted, CreditsReserved, ReservationCaptured
 from ledger.domain.pricing import cost_of, rate
 from tests.domain.scenario import Step, given, grant, reserve
 

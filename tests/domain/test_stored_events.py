@@ -11,7 +11,8 @@ import pytest
 
 from ledger import codec
 from ledger.codec import UnknownEvent, decode, encode
-from ledger.domain.events import NAMES, CatalogEvent, CreditsGranted, Event
+from ledger.domain.catalog_events import CatalogEvent
+from ledger.domain.events import NAMES, CreditsGranted, Event
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "tests" / "golden" / "events"
