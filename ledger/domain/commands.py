@@ -45,8 +45,9 @@ class ApplyPayment(Struct, frozen=True, kw_only=True, tag=True, omit_defaults=Tr
     """Bring the grant of a payment to what is known of the payment, however often it is told.
 
     The payment entitles to `amount`, of which `reversed` are to be taken back because that part of
-    the money went back; `frozen` while it is disputed. Neither of the two ever falls. `revision` is
-    how many facts about the payment this follows from: fewer than are known change nothing.
+    the money went back; `frozen` while it is disputed. `amount` never falls; `reversed` does if a
+    refund failed or a lost dispute is won. `revision` is how many facts about the payment this
+    follows from: fewer than are known change nothing.
     """
 
     grant: str

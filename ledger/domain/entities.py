@@ -153,8 +153,9 @@ class Grant(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
 
     Of a payment's grant, `reversed` is what was taken back of what it gave, because the money went
     back: first what was unspent, then `owing` of what is set aside (taken if it comes back, debt if
-    it is spent), then what was spent: `clawed`, of which debt was made. `revision` says how many
-    facts about the payment were known.
+    it is spent), then what was spent: `clawed`, of which debt was made. `taken` is revoked for it.
+    `revision` says how many facts about the payment were known; `final`, that an operator has
+    revoked it: no fact gives any of it back.
     """
 
     id: str
@@ -175,9 +176,11 @@ class Grant(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     expired: Credits = 0
     revoked: Credits = 0
     reversed: Credits = 0
+    taken: Credits = 0
     owing: Credits = 0
     clawed: Credits = 0
     revision: int = 0
+    final: bool = False
 
     @property
     def unspent(self) -> int:

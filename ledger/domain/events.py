@@ -108,6 +108,26 @@ class GrantRevoked(
     debt: Credits = 0
 
 
+class Regrant(
+    Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, gc=False
+):
+    """A new grant that another event makes: an adjustment, or a refund of what cannot go back.
+
+    `instead_of` is the expired grant that it stands for, whose properties it has but for its life.
+    """
+
+    grant: str
+    amount: Credits
+    kind: GrantKind
+    priority: int
+    scope: tuple[str, ...] = ()
+    effective_at: datetime
+    expires_at: datetime | None = None
+    cost_basis: int | None = None
+    instead_of: str | None = None
+    debt_repaid: Credits = 0
+
+
 class PaymentApplied(
     Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, gc=False
 ):
@@ -116,7 +136,9 @@ class PaymentApplied(
     The first one makes the grant (`added` is then all of `amount`), and has it follow the terms
     that each one states. `reversed` is how much of `amount` the money went back for, in all. This
     time `taken` of it was unspent and is revoked, and `debt` was made of what had been spent;
-    `owing` is what is set aside now and will be one or the other. `debt_repaid` went to the debt.
+    `owing` is what is set aside now and will be one or the other. Where less of the money went back
+    than was thought, `restored` is revoked no longer and `debt_cancelled` owed no longer; where a
+    later grant has repaid that debt, `regrant` gives it back. `debt_repaid` went to the debt.
     What is unspent was `unspent_before`, and lay `before`; now it is `unspent`, and lies where the
     status says: a frozen grant's is pending. `revision` counts the facts that were known.
     """
@@ -141,6 +163,9 @@ class PaymentApplied(
     debt: Credits = 0
     debt_repaid: Credits = 0
     owing: Credits = 0
+    restored: Credits = 0
+    debt_cancelled: Credits = 0
+    regrant: Regrant | None = None
 
 
 class CreditsReserved(
@@ -253,26 +278,6 @@ class CreditsDeducted(
     actor: str | None = None
     job: str | None = None
     metadata: dict[str, str] = {}
-
-
-class Regrant(
-    Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, gc=False
-):
-    """A new grant that another event makes: an adjustment, or a refund of what cannot go back.
-
-    `instead_of` is the expired grant that it stands for, whose properties it has but for its life.
-    """
-
-    grant: str
-    amount: Credits
-    kind: GrantKind
-    priority: int
-    scope: tuple[str, ...] = ()
-    effective_at: datetime
-    expires_at: datetime | None = None
-    cost_basis: int | None = None
-    instead_of: str | None = None
-    debt_repaid: Credits = 0
 
 
 class CreditsRefunded(

@@ -99,7 +99,12 @@ def _give_back(account: Account, returns: Iterable[Return], source: Place) -> No
             # What was spent and comes back makes good what is owed first, then what is owing.
             clawed = min(grant.clawed, back.amount) if source == "consumed" else 0
             owing = max(0, grant.owing - (back.amount - clawed))
-            terms = {"clawed": grant.clawed - clawed, "owing": owing}
+            made_good = grant.owing - owing + clawed
+            terms = {
+                "clawed": grant.clawed - clawed,
+                "owing": owing,
+                "taken": grant.taken + made_good,
+            }
             _move(account, back.grant, back.amount, source, back.to, **terms)
         else:
             _move(account, back.grant, back.amount, source, back.to)
@@ -156,7 +161,7 @@ def _activated(account: Account, event: GrantActivated) -> None:
 
 def _revoked(account: Account, event: GrantRevoked) -> None:
     account.balance.debt += event.debt
-    terms: dict[str, Any] = {"status": "revoked", "clawed_back": event.clawback}
+    terms: dict[str, Any] = {"status": "revoked", "clawed_back": event.clawback, "final": True}
     if event.clawback:
         grant = account.grants[event.grant]
         terms |= {"reversed": grant.amount, "owing": grant.reserved, "clawed": grant.consumed}
@@ -167,9 +172,9 @@ def _revoked(account: Account, event: GrantRevoked) -> None:
 def _applied(account: Account, event: PaymentApplied) -> None:
     balance, before = account.balance, account.grants.get(event.grant)
     balance.granted += event.added
-    balance.debt += event.debt - event.debt_repaid
+    balance.debt += event.debt - event.debt_repaid - event.debt_cancelled
     balance.consumed += event.debt_repaid
-    balance.revoked += event.taken
+    balance.revoked += event.taken - event.restored
     after = Grant(
         id=event.grant,
         amount=event.amount,
@@ -186,11 +191,13 @@ def _applied(account: Account, event: PaymentApplied) -> None:
         pending=before.pending if before else 0,
         reserved=before.reserved if before else 0,
         consumed=(before.consumed if before else 0) + event.debt_repaid,
-        revoked=(before.revoked if before else 0) + event.taken,
+        revoked=(before.revoked if before else 0) + event.taken - event.restored,
         expired=before.expired if before else 0,
         reversed=event.reversed,
         owing=event.owing,
-        clawed=(before.clawed if before else 0) + event.debt,
+        taken=(before.taken if before else 0) + event.taken - event.restored,
+        clawed=(before.clawed if before else 0) + event.debt - _unclawed(event),
+        final=before.final if before else False,
         revision=event.revision,
     )
     lay, lies = event.before, BUCKET_OF[event.status]
@@ -204,6 +211,12 @@ def _applied(account: Account, event: PaymentApplied) -> None:
         account.put_terms(after)
     if event.expires_at is not None and event.status in ENDING:
         account.add_deadline(event.expires_at, GRANT_ENDS, event.grant)
+    if event.regrant is not None:
+        _regranted(account, event.regrant)
+
+
+def _unclawed(event: PaymentApplied) -> int:
+    return event.debt_cancelled + (event.regrant.amount if event.regrant else 0)
 
 
 def _advance(account: Account, name: str, event: OperationEvent) -> None:

@@ -16,16 +16,18 @@ from ledger.domain.burndown import BUCKET_OF
 from ledger.domain.commands import ApplyPayment
 from ledger.domain.entities import Grant, GrantStatus
 from ledger.domain.errors import GrantExists
-from ledger.domain.events import PaymentApplied
-from ledger.domain.values import PRIORITY_MAX
+from ledger.domain.events import PaymentApplied, Regrant
+from ledger.domain.values import PRIORITY_DEFAULT, PRIORITY_MAX, derived_id
 
 
 class _Reversal(Struct, frozen=True):
-    """Where what is taken back comes from."""
+    """Where what is taken back comes from, or goes to if less is to be taken back than was."""
 
-    taken: int
-    owing: int
-    debt: int
+    taken: int = 0
+    owing: int = 0
+    debt: int = 0
+    restored: int = 0
+    unclawed: int = 0
 
 
 def apply_payment(
@@ -34,7 +36,8 @@ def apply_payment(
     """Bring a payment's grant to what `command` says; nothing, if it is there or further.
 
     What is taken back comes first out of what is unspent, an expired grant's included; then out of
-    what is set aside, once that is spent or comes back; what was spent becomes debt.
+    what is set aside, once that is spent or comes back; what was spent becomes debt. If less is to
+    be taken back than was, it goes the other way round.
     """
     before = account.grants.get(command.grant)
     if before is not None and not before.revision:
@@ -46,17 +49,18 @@ def apply_payment(
         id=command.grant, amount=0, kind=command.kind, priority=0, effective_at=now, sequence=0
     )
     amount = max(command.amount, old.amount)
-    reversed_ = max(command.reversed, old.reversed)
-    # An operator took it back, for reasons of his own: whatever is added goes the same way.
-    revoked = old.status == "revoked" and old.reversed < old.amount
+    # An operator took it back, for reasons of his own: no fact undoes that, and whatever is added
+    # goes the same way.
+    reversed_ = max(command.reversed, old.reversed) if old.final else command.reversed
     unspent_before = 0 if old.status == "revoked" else old.unspent + old.expired
     unspent = unspent_before + amount - old.amount
-    back = _reverse(old, reversed_, unspent, everything=revoked)
+    back = _reverse(old, reversed_, unspent)
     check_debt(account.balance, back.debt)
-    unspent -= back.taken
-    status = _status(command, old, now, revoked=revoked or reversed_ == amount)
-    newly = unspent if old.status == "frozen" else min(unspent, amount - old.amount)
-    repaid = min(account.balance.debt, newly) if status == "active" else 0
+    unspent += back.restored - back.taken
+    status = _status(command, old, now, revoked=old.final or reversed_ == amount)
+    cancelled = min(account.balance.debt, back.unclawed)
+    newly = unspent if old.status == "frozen" else min(unspent, amount - old.amount + back.restored)
+    repaid = min(account.balance.debt - cancelled, newly) if status == "active" else 0
     event = PaymentApplied(
         grant=command.grant,
         revision=command.revision,
@@ -78,6 +82,9 @@ def apply_payment(
         debt=back.debt,
         debt_repaid=repaid,
         owing=back.owing,
+        restored=back.restored,
+        debt_cancelled=cancelled,
+        regrant=_regrant(account, command, back.unclawed - cancelled, now),
     )
     return (event,) if before is None or _changes(before, event) else ()
 
@@ -93,9 +100,11 @@ def _check(account: Account, command: ApplyPayment, before: Grant | None) -> Non
         check_growth(account, more, grants=before is None)
 
 
-def _reverse(old: Grant, reversed_: int, unspent: int, *, everything: bool) -> _Reversal:
+def _reverse(old: Grant, reversed_: int, unspent: int) -> _Reversal:
     asked = reversed_ - old.reversed
-    taken = unspent if everything else min(asked, unspent)
+    if asked < 0:
+        return _restore(old, -asked)
+    taken = unspent if old.final else min(asked, unspent)
     left = max(0, asked - taken)
     more = min(left, old.reserved - old.owing)
     return _Reversal(
@@ -103,6 +112,31 @@ def _reverse(old: Grant, reversed_: int, unspent: int, *, everything: bool) -> _
         owing=old.owing + more,
         # What an operator had taken before is neither unspent nor spent: nobody owes it.
         debt=min(left - more, old.consumed - old.clawed),
+    )
+
+
+def _restore(old: Grant, less: int) -> _Reversal:
+    """Take back less: what is owed or owing was taken last, and goes first."""
+    unclawed = min(less, old.clawed)
+    spared = min(less - unclawed, old.owing)
+    return _Reversal(
+        owing=old.owing - spared,
+        restored=min(less - unclawed - spared, old.taken),
+        unclawed=unclawed,
+    )
+
+
+def _regrant(account: Account, command: ApplyPayment, amount: int, now: datetime) -> Regrant | None:
+    """Give back what a later grant had repaid of a debt that should not have been."""
+    if not amount:
+        return None
+    check_growth(account, amount)
+    return Regrant(
+        grant=derived_id("grt", f"{command.grant}\0{command.revision}"),
+        amount=amount,
+        kind="paid",
+        priority=PRIORITY_DEFAULT,
+        effective_at=now,
     )
 
 
@@ -118,7 +152,7 @@ def _status(command: ApplyPayment, old: Grant, now: datetime, *, revoked: bool) 
 def _changes(before: Grant, event: PaymentApplied) -> bool:
     return (
         event.added > 0
-        or event.reversed > before.reversed
+        or event.reversed != before.reversed
         or event.status != before.status
         or event.expires_at != before.expires_at
         or (event.kind, event.priority) != (before.kind, before.priority)

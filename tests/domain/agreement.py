@@ -95,6 +95,7 @@ def terms(grant: Grant | Lot) -> tuple[object, ...]:
         grant.status,
         grant.clawed_back,
         grant.reversed,
+        grant.taken,
         grant.owing,
         grant.clawed,
         grant.revision,

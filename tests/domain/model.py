@@ -67,12 +67,6 @@ class Model(Payments):
         )
         return {"grant": name, "pending": start > now, "debt_repaid": self._add(lot, now)}
 
-    def _add(self, lot: Lot, now: datetime, age: int | None = None) -> int:
-        lot.age = len(self.lots) if age is None else age
-        self.lots[lot.id] = lot
-        self.slices.append(Slice(lot.id, lot.amount, "pending"))
-        return self.land(lot) if lot.effective_at <= now else 0
-
     def revoke(self, command: c.RevokeGrant, _key: str, _now: datetime) -> Answer:
         """Take a grant back."""
         lot = self.lots.get(command.grant)
@@ -89,7 +83,7 @@ class Model(Payments):
         debt = self.place("consumed", lot.id) - lot.clawed if command.clawback else 0
         for piece in unspent:
             piece.place = "revoked"
-        lot.status, lot.clawed_back = "revoked", command.clawback
+        lot.status, lot.clawed_back, lot.final = "revoked", command.clawback, True
         if command.clawback:
             lot.reversed, lot.clawed = lot.amount, lot.clawed + debt
             lot.owing = self.place("reserved", lot.id)

@@ -38,6 +38,8 @@ class Lot:
     clawed_back: bool = False
     reversed: int = 0
     owing: int = 0
+    taken: int = 0
+    final: bool = False
     clawed: int = 0
     revision: int = 0
     age: int = 0
@@ -187,6 +189,12 @@ class Books:
     def come_back(self, piece: Slice, *, spent: bool = False) -> tuple[list[Slice], int]:
         """Return a slice to its grant; what was taken back of it meanwhile is gone."""
         raise NotImplementedError  # Abstract: payments say what that is.
+
+    def _add(self, lot: Lot, now: datetime, age: int | None = None) -> int:
+        lot.age = len(self.lots) if age is None else age
+        self.lots[lot.id] = lot
+        self.slices.append(Slice(lot.id, lot.amount, "pending"))
+        return self.land(lot) if lot.effective_at <= now else 0
 
     # -- time --------------------------------------------------------------------------------------
 

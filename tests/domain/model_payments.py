@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from ledger.domain import commands as c
+from ledger.domain.values import derived_id
 from tests.domain.model_books import Books, Lot, Slice
 from tests.domain.model_prices import Refused
 
@@ -28,23 +29,24 @@ class Payments(Books):
         if lot is None:
             lot = Lot(command.grant, 0, "", 0, (), now, None, None, age=len(self.lots))
             self.lots[lot.id] = lot
-        by_operator = lot.status == "revoked" and lot.reversed < lot.amount
         added = max(0, command.amount - lot.amount)
         if added:
             self.slices.append(Slice(lot.id, added, "pending"))
         lot.amount += added
-        back = max(command.reversed, lot.reversed)
-        taken, debt = self._take_back(lot, back, everything=by_operator)
+        back = max(command.reversed, lot.reversed) if lot.final else command.reversed
+        taken, debt = self._take_back(lot, back)
+        restored, cancelled, regrant = self._give_back(lot, back)
         was, unspent = lot.status, self._unspent(lot)
-        lot.status = self._status(command, lot, now, gone=by_operator or back == lot.amount)
+        lot.status = self._status(command, lot, now, gone=lot.final or back == lot.amount)
         lot.reversed, lot.clawed_back = back, back == lot.amount
         lot.kind, lot.priority, lot.scope = command.kind, command.priority, command.scope
         lot.expires_at, lot.cost_basis = command.expires_at, command.cost_basis
         for piece in unspent:
             piece.place = {"active": "available", "frozen": "pending"}.get(lot.status, lot.status)
-        repaid = (
-            self._repay(lot, None if was == "frozen" else added) if was != "active" or added else 0
-        )
+        repaid = self._repay(lot, None if was == "frozen" else added + restored)
+        if regrant:
+            name = derived_id("grt", f"{lot.id}\0{command.revision}")
+            self._add(Lot(name, regrant, "paid", 100, (), now, None, None), now)
         self.debt += debt
         revision, lot.revision = lot.revision, command.revision
         if before == self._before(lot):
@@ -57,6 +59,8 @@ class Payments(Books):
             "debt": debt,
             "debt_repaid": repaid,
             "owing": lot.owing,
+            "restored": restored,
+            "debt_cancelled": cancelled,
             "status": lot.status,
         }
 
@@ -72,13 +76,35 @@ class Payments(Books):
         places = {"available", "pending"} | ({"expired"} & {lot.status})
         return [piece for piece in mine if piece.place in places]
 
-    def _take_back(self, lot: Lot, back: int, *, everything: bool) -> tuple[int, int]:
+    def _give_back(self, lot: Lot, back: int) -> tuple[int, int, int]:
+        """Undo what was taken last first: debt, then what is owing, then what was revoked.
+
+        Returns what is unspent again, what is owed no longer, and what was repaid for nothing.
+        """
+        less = max(0, lot.reversed - back)
+        unclawed = min(less, lot.clawed)
+        lot.clawed -= unclawed
+        cancelled = min(unclawed, self.debt)
+        self.debt -= cancelled
+        less -= unclawed
+        spared = min(less, lot.owing)
+        lot.owing -= spared
+        restored = left = min(less - spared, lot.taken)
+        lot.taken -= restored
+        for piece in [one for one in self.slices if (one.grant, one.place) == (lot.id, "revoked")]:
+            part = min(left, piece.amount)
+            self.move([(piece, part)], "pending")
+            left -= part
+        return restored, cancelled, unclawed - cancelled
+
+    def _take_back(self, lot: Lot, back: int) -> tuple[int, int]:
         """Take what is unspent; the rest is taken once it comes back, or owed."""
-        asked, taken = back - lot.reversed, 0
+        asked, taken = max(0, back - lot.reversed), 0
         for piece in self._unspent(lot):
-            part = piece.amount if everything else min(piece.amount, asked - taken)
+            part = piece.amount if lot.final else min(piece.amount, asked - taken)
             self.move([(piece, part)], "revoked")
             taken += part
+        lot.taken += taken
         left = max(0, asked - taken)
         later = min(left, self.place("reserved", lot.id) - lot.owing)
         lot.owing += later
@@ -125,6 +151,7 @@ class Payments(Books):
         owing = min(piece.amount - clawed, lot.owing)
         lot.clawed -= clawed
         lot.owing -= owing
+        lot.taken += clawed + owing
         gone = self.move([(piece, clawed + owing)], "revoked")
         rest = [piece] if piece.amount else []
         for one in rest:
