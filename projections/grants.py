@@ -264,8 +264,10 @@ class Moves:
         lies = BUCKET_OF[event.status]
         setattr(row, lies, getattr(row, lies) + event.unspent)
         row.consumed += event.debt_repaid
-        row.revoked += event.taken
+        row.revoked += event.taken - event.restored
         row.status, row.clawed_back = event.status, event.reversed == event.amount
+        if event.regrant is not None:
+            self._regranted(recorded, event.regrant, Source("payment", event.grant), {})
 
     def _retell(self, row: NewGrant | Move, event: PaymentApplied) -> None:
         terms = Retold(

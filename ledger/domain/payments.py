@@ -48,6 +48,11 @@ def apply_payment(
     old = before or Grant(
         id=command.grant, amount=0, kind=command.kind, priority=0, effective_at=now, sequence=0
     )
+    event = _applied(account, command, old, now)
+    return (event,) if before is None or _changes(before, event) else ()
+
+
+def _applied(account: Account, command: ApplyPayment, old: Grant, now: datetime) -> PaymentApplied:
     amount = max(command.amount, old.amount)
     # An operator took it back, for reasons of his own: no fact undoes that, and whatever is added
     # goes the same way.
@@ -61,7 +66,7 @@ def apply_payment(
     cancelled = min(account.balance.debt, back.unclawed)
     newly = unspent if old.status == "frozen" else min(unspent, amount - old.amount + back.restored)
     repaid = min(account.balance.debt - cancelled, newly) if status == "active" else 0
-    event = PaymentApplied(
+    return PaymentApplied(
         grant=command.grant,
         revision=command.revision,
         amount=amount,
@@ -86,7 +91,6 @@ def apply_payment(
         debt_cancelled=cancelled,
         regrant=_regrant(account, command, back.unclawed - cancelled, now),
     )
-    return (event,) if before is None or _changes(before, event) else ()
 
 
 def _check(account: Account, command: ApplyPayment, before: Grant | None) -> None:

@@ -14,6 +14,7 @@ from ledger.domain.entities import Charge, ProviderRates, Rates, Source, Usage
 from ledger.domain.errors import LedgerError
 from ledger.domain.events import AccountEvent, CreditsDeducted, ReservationCaptured
 from ledger.domain.evolve import evolve
+from ledger.domain.offers import Pack, Plan
 from ledger.records import Order, Recorded
 from ledger.store import Store
 from ledger.writer import Writer
@@ -28,6 +29,8 @@ ACCOUNTS = ("ann", "bob", "cy")
 FEATURES = ("image", "text", None)
 START = datetime(2026, 3, 27, 9, 13, tzinfo=UTC)
 PATIENCE_SECONDS = 60
+
+DISPUTED = c.ApplyPayment(grant="disputed", revision=1, amount=50, frozen=True, kind="paid")
 
 
 class History:
@@ -49,9 +52,13 @@ class History:
             rates = Rates(2, 5, 1, provider=ProviderRates(300_000, 700_000, 100_000))
             self.order(tenant, None, c.SetRateCard(feature="text", models={"small": rates}))
             self.order(tenant, None, c.SetRefundPolicy(regrant_days=2))
+            self.order(tenant, None, c.SetPlan(plan="pro", terms=Plan(name="Pro", credits=9)))
+            self.order(tenant, None, c.SetPack(pack="ten", terms=Pack(name="Ten", credits=10)))
+            self.order(tenant, None, c.SetReferralReward(referrer=5, referred=5))
             for account in ACCOUNTS:
                 self.order(tenant, account, c.PutAccount(label=f"{account} of {tenant}"))
                 self.order(tenant, account, c.GrantCredits(amount=3_000, kind="paid"))
+                self.order(tenant, account, DISPUTED)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -17,7 +17,7 @@ from ledger.store import Store
 from projections.tables import connect
 from tests.projections.histories import events_of_all, folded, spending
 
-UNTOLD = {"reversed": 0, "owing": 0, "clawed": 0, "revision": 0}
+UNTOLD = {"reversed": 0, "taken": 0, "owing": 0, "clawed": 0, "revision": 0, "final": False}
 """What only decisions ask of a grant."""
 
 
