@@ -24,7 +24,8 @@ from api.problems import (
     WebhookSecretNotFound,
 )
 from api.sealing import CannotOpen, Place, Sealed, SecretKeys
-from api.webhook_secrets import Provider, check_secret, hint_of
+from api.webhook_secrets import check_secret, hint_of
+from ledger.domain.facts import Provider
 
 State = Literal["active", "disabled"]
 

@@ -21,8 +21,8 @@ from pydantic import SecretStr
 
 from api.problems import SecretsUnreadable
 from api.sealing import CannotOpen, Place, Sealed, SecretKeys
-from api.webhook_secrets import Provider
 from ledger.domain.errors import StoreUnavailable
+from ledger.domain.facts import Provider
 
 KNOWN_SECONDS: Final = 3.0
 """How long an answer of the database is believed: a secret removed is good no longer than this."""

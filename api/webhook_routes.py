@@ -34,7 +34,8 @@ from api.webhook_endpoints import (
     read_endpoint,
     remove_secret,
 )
-from api.webhook_secrets import BadSecret, Provider, generate_secret
+from api.webhook_secrets import BadSecret, generate_secret
+from ledger.domain.facts import Provider
 from projections.cursors import InvalidCursor, decode_cursor, page
 
 LIST: Final = "webhook-endpoints"

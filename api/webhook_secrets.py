@@ -10,11 +10,11 @@ import re
 import secrets
 from base64 import b64decode, b64encode
 from itertools import pairwise
-from typing import Final, Literal
+from typing import Final
 
 from pydantic import SecretStr
 
-Provider = Literal["stripe", "clerk", "asaas", "users"]
+from ledger.domain.facts import Provider
 
 PREFIX: Final = "whsec_"
 LENGTH_MAX: Final = 255
@@ -27,6 +27,8 @@ REPEATED_MAX: Final = 3
 RUN_MAX: Final = 4
 HINT_CHARS: Final = 4
 _VISIBLE = re.compile(r"[!-~]*")
+_ASAAS_API_KEY = re.compile(r"\$?aact_")
+_STRIPE = re.compile(r"[A-Za-z0-9+/=_-]*")
 _REPEATED = re.compile(rf"(.)\1{{{REPEATED_MAX}}}")
 
 
@@ -36,22 +38,29 @@ class BadSecret(ValueError):
 
 def check_secret(provider: Provider, secret: SecretStr) -> None:
     """Raise BadSecret unless `secret` can be one of the provider's."""
-    text = secret.get_secret_value()
+    rule = broken_rule(provider, secret.get_secret_value())
+    if rule is not None:
+        raise BadSecret(rule)
+
+
+def broken_rule(provider: Provider, text: str) -> str | None:
+    """Return the rule that a secret of this provider breaks, if it breaks any."""
     if len(text) > LENGTH_MAX or _VISIBLE.fullmatch(text) is None:
-        raise BadSecret(f"must be at most {LENGTH_MAX} visible ASCII characters, without spaces")
+        return f"must be at most {LENGTH_MAX} visible ASCII characters, without spaces"
     if provider == "asaas":
-        _check_token(text)
-        return
+        return _broken_by_token(text)
     if not text.startswith(PREFIX):
         what = "leave out what stands before it" if PREFIX in text else "copy all of it"
-        raise BadSecret(f"must begin with {PREFIX}: {what}")
-    if provider == "stripe":
-        if len(text) < len(PREFIX) + STRIPE_CHARS_MIN:
-            raise BadSecret(f"must have at least {STRIPE_CHARS_MIN} characters after {PREFIX}")
-    elif not _is_key(text.removeprefix(PREFIX)):
-        raise BadSecret(
-            f"must be {PREFIX} and the base64, padded, of {KEY_BYTES_MIN} to {KEY_BYTES_MAX} bytes"
+        return f"must begin with {PREFIX}: {what}"
+    rest = text.removeprefix(PREFIX)
+    if provider != "stripe":
+        size = f"{KEY_BYTES_MIN} to {KEY_BYTES_MAX}"
+        return (
+            None if _is_key(rest) else f"must be {PREFIX} and the base64, padded, of {size} bytes"
         )
+    if len(rest) < STRIPE_CHARS_MIN or _STRIPE.fullmatch(rest) is None:
+        return f"must have at least {STRIPE_CHARS_MIN} letters, digits or + / = _ - after {PREFIX}"
+    return None
 
 
 def generate_secret() -> SecretStr:
@@ -75,15 +84,16 @@ def _is_key(encoded: str) -> bool:
     return canonical and KEY_BYTES_MIN <= len(key) <= KEY_BYTES_MAX
 
 
-def _check_token(text: str) -> None:
+def _broken_by_token(text: str) -> str | None:
     if len(text) < TOKEN_CHARS_MIN:
-        raise BadSecret(f"must have at least {TOKEN_CHARS_MIN} characters")
-    if text.startswith("$aact_"):
-        raise BadSecret("must not be an API key of Asaas")
+        return f"must have at least {TOKEN_CHARS_MIN} characters"
+    if _ASAAS_API_KEY.match(text):
+        return "must not be an API key of Asaas"
     if _REPEATED.search(text):
-        raise BadSecret(f"must not have a character more than {REPEATED_MAX} times in a row")
+        return f"must not have a character more than {REPEATED_MAX} times in a row"
     if _longest_run(text) > RUN_MAX:
-        raise BadSecret("must not have a run such as 12345 or edcba")
+        return "must not have a run such as 12345 or edcba"
+    return None
 
 
 def _longest_run(text: str) -> int:

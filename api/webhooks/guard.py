@@ -8,7 +8,7 @@ and never another exception.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Literal, TypeAlias
 
@@ -16,7 +16,9 @@ from msgspec import Struct
 
 from api.decoding import CONTAINERS, Decoder
 from api.fields import EARLIEST, LATEST, Moment
+from api.webhook_secrets import broken_rule
 from ledger.domain.errors import LedgerError
+from ledger.domain.facts import Provider
 
 RawHeaders: TypeAlias = Sequence[tuple[bytes, bytes]]
 """The headers of a request as ASGI has them: all of them, in their order."""
@@ -96,11 +98,9 @@ class Delivery(Struct, frozen=True, kw_only=True):
     occurred_at: datetime | None = None
 
 
-def admit(
-    body: bytes, secrets: Sequence[str], broken_rule: Callable[[str], str | None]
-) -> list[str]:
+def admit(body: bytes, secrets: Sequence[str], provider: Provider) -> list[str]:
     """Return the secrets that may prove a sender: a weak one proves nothing, so it is left out."""
-    usable = [secret for secret in secrets if broken_rule(secret) is None]
+    usable = [secret for secret in secrets if broken_rule(provider, secret) is None]
     if not usable:
         raise WebhookRefused("endpoint_disabled", "the endpoint must have a secret")
     if len(body) > BODY_BYTES_MAX:

@@ -17,20 +17,13 @@ from api.webhooks import guard
 from api.webhooks.guard import Delivery, RawHeaders, WebhookRefused
 
 SIGNATURE: Final = b"stripe-signature"
-RULE: Final = "must be whsec_ and 24 to 255 letters, digits and + / = _ -"
-_SECRET = re.compile(r"whsec_[A-Za-z0-9+/=_-]{24,255}")
 _HEX_SHA256 = re.compile(rb"[0-9a-f]{64}")
 _EVENT_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
 
-def broken_rule(secret: str) -> str | None:
-    """Return what is wrong with a signing secret, if anything is."""
-    return None if _SECRET.fullmatch(secret) else RULE
-
-
 def verify(headers: RawHeaders, body: bytes, secrets: Sequence[str], now: datetime) -> Delivery:
     """Return the event, if it is signed with one of the secrets. Raises WebhookRefused."""
-    usable = guard.admit(body, secrets, broken_rule)
+    usable = guard.admit(body, secrets, "stripe")
     header = _checked(guard.only(headers, SIGNATURE), now)
     text = guard.text_of(body)
     if not any(_is_signed(text, header, secret) for secret in usable):

@@ -8,12 +8,10 @@ from datetime import datetime
 from api.webhooks import guard, standard
 from api.webhooks.guard import Delivery, RawHeaders
 
-broken_rule = standard.broken_rule
-
 
 def verify(headers: RawHeaders, body: bytes, secrets: Sequence[str], now: datetime) -> Delivery:
     """Return the event, if it is signed with one of the secrets. Raises WebhookRefused."""
-    message_id, payload = standard.verify(headers, body, secrets, now, prefix=b"webhook")
+    message_id, payload = standard.verify(headers, body, secrets, now, "users", prefix=b"webhook")
     return Delivery(
         id=message_id,
         type=guard.event_type(payload),
