@@ -46,7 +46,7 @@ RETRY_SECONDS_MAX: Final = 0.5
 DECIDED_AT_ONCE: Final = 64
 """Commands that are decided before others on the loop have their turn."""
 CROWD: Final = 32
-"""From more on, half go first, and the others are decided while those commit."""
+"""More commands than this go half by half: some are decided while the others commit."""
 FAILURES: Final = (psycopg.Error, PersistenceError)
 Result = TypeVar("Result")
 
@@ -110,7 +110,7 @@ class Committer:
         self._stuck = False
         """Whether what waits cannot be decided before that one has landed."""
         self._at_work: list[Pending] = []
-        """What was taken from the backlog and stands in no batch of the above."""
+        """What may be in no batch of the above, nor in the backlog; some of it may be answered."""
 
     async def run(self) -> None:
         """Work until the backlog is closed and empty."""
@@ -150,7 +150,10 @@ class Committer:
         return await asyncio.get_running_loop().run_in_executor(self._beside, ask)
 
     def _room(self, batch: Batch, other: int) -> int:
-        """Return how many may join a batch, of which `other` commands are ahead."""
+        """Return how many may join `batch`, while `other` commands are in the one before it.
+
+        So that the two share all there are evenly; but whoever is no crowd goes at once.
+        """
         half = (len(batch.pendings) + other + len(self._backlog)) // 2
         most = min(self._take_max, max(CROWD, half)) - len(batch.pendings)
         return max(0, min(most, DECIDED_AT_ONCE))
@@ -319,7 +322,6 @@ class Committer:
             else:
                 waiting.append(pending)
         self._backlog.put_back([*waiting, *behind])
-        self._at_work = batch.pendings
 
     def _answer(self, batch: Batch, undone: set[Entry], started: float) -> None:
         self._take_max = min(2 * self._take_max, self._batch_max)

@@ -109,7 +109,7 @@ class Target:
 class Filling(Target):
     """The same for the tables of a rebuild beside the live ones: new rows go there by COPY.
 
-    That costs PostgreSQL about half of an INSERT, but cannot be done in a pipeline.
+    That costs PostgreSQL less than an INSERT, but cannot be done in a pipeline.
     """
 
     def _add(self, table: Table, rows: Sequence[Struct]) -> Cursor[Any]:

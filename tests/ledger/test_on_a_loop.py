@@ -12,6 +12,7 @@ import psycopg
 import pytest
 
 from ledger.append import LOCK, Append
+from ledger.batch import Batch
 from ledger.bell import Bell
 from ledger.committer import Committer
 from ledger.domain.errors import Overloaded, StoreUnavailable
@@ -22,6 +23,9 @@ from ledger.writer import Writer
 from tests.ledger.room import ANSWER_SECONDS, ask, deduct, opened, until
 
 TABLE: LiteralString = "LOCK TABLE scrip.ledger_events IN ACCESS EXCLUSIVE MODE"
+WAITING: LiteralString = """
+SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
+"""
 TURNS = 20
 RINGS, RINGERS = 2_000, 4
 
@@ -36,6 +40,12 @@ def on_a_loop(store: Store, work: Callable[[Writer], Awaitable[None]]) -> None:
         assert not writer.alive
 
     asyncio.run(main())
+
+
+async def so(condition: Callable[[], bool]) -> None:
+    """Let the loop turn until it is so."""
+    while not condition():  # noqa: ASYNC110 - no event tells of a row of the database
+        await asyncio.sleep(0.005)
 
 
 @pytest.mark.parametrize("held", [LOCK, TABLE], ids=["the lock", "a cold account"])
@@ -93,6 +103,31 @@ def test_a_bug_ends_it_with_an_answer_for_everybody(
         assert not writer.alive
         with pytest.raises(Overloaded):
             writer.submit(deduct(1, "e"))
+
+    on_a_loop(store, work)
+
+
+def test_a_bug_in_sending_what_follows_answers_that_too(
+    store: Store, owner: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work(writer: Writer) -> None:
+        def broken(*_: object) -> None:
+            raise ZeroDivisionError
+
+        for one in opened():
+            await asyncio.wrap_future(writer.submit(one))
+        with owner.transaction():
+            owner.execute(LOCK)
+            first = asyncio.wrap_future(writer.submit(deduct(1, "first")))
+            await so(lambda: owner.execute(WAITING).fetchone() == (1,))
+            follows = asyncio.wrap_future(writer.submit(deduct(1, "follows")))
+            await so(lambda: writer.stats.overlapped == 1)
+            monkeypatch.setattr(Batch, "depart", broken)
+        with pytest.raises(StoreUnavailable):
+            await follows
+        # It was committed; whoever asks again under its key finds it.
+        with pytest.raises(StoreUnavailable):
+            await first
 
     on_a_loop(store, work)
 
