@@ -199,11 +199,11 @@ async def ensure_streams(js: JetStreamContext) -> None:
     await js.add_consumer(GENERATION, consumer_config())
 
 
-async def trim_generations(js: JetStreamContext) -> None:
-    """Remove from GENERATION what workers have handled, from its beginning without a gap."""
-    info = await js.consumer_info(GENERATION, DURABLE)
+async def trim(js: JetStreamContext, stream: str, durable: str) -> None:
+    """Remove from a stream what its workers have handled, from its beginning without a gap."""
+    info = await js.consumer_info(stream, durable)
     if info.ack_floor is not None and info.ack_floor.stream_seq:
-        await js.purge_stream(GENERATION, seq=info.ack_floor.stream_seq + 1)
+        await js.purge_stream(stream, seq=info.ack_floor.stream_seq + 1)
 
 
 async def _ensure_stream(js: JetStreamContext, config: StreamConfig) -> None:
