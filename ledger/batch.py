@@ -13,7 +13,7 @@ from ledger.append import Append, Appended, Rows
 from ledger.cache import Cache, Entry
 from ledger.codec import NAME_OF, encode
 from ledger.domain.catalog import Catalog, decide_catalog
-from ledger.domain.commands import AccountCommand, ApplyPayment, CaptureUpTo, CatalogCommand, Refund
+from ledger.domain.commands import AccountCommand, CatalogCommand, Refund, Settle
 from ledger.domain.decide import NO_PRICES, decide, is_by_time, recalled_by
 from ledger.domain.entities import Balance
 from ledger.domain.errors import IdempotencyMismatch, InternalError, LedgerError
@@ -231,10 +231,9 @@ class Batch:
         prices = self._prices(order.tenant) if asks_catalog(command) else NO_PRICES
         now = self._time(entry)
         events = decide(entry.account, command, now, key=order.key or "", prices=prices)
-        if isinstance(command, CaptureUpTo | ApplyPayment):
-            # They may have nothing to add to what is due.
-            return events, bool(events) and not is_by_time(events[-1])
-        return events, bool(events)
+        # Some commands may have nothing to add to what is due, and a Settle never has.
+        has_own = bool(events) and (isinstance(command, Settle) or not is_by_time(events[-1]))
+        return events, has_own
 
     def _prices(self, tenant: str) -> Catalog:
         entry = self.cache[stream_id(tenant, None)]

@@ -12,11 +12,12 @@ from ledger.domain.values import PRIORITY_DEFAULT, TTL_SECONDS_DEFAULT, Credits
 
 
 class PutAccount(Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True, gc=False):
-    """Open an account, or put its properties again."""
+    """Open an account, or put its properties again; with `only_new`, leave one that is open."""
 
     label: str | None = None
     overdraft_limit: Credits = 0
     metadata: dict[str, str] = {}
+    only_new: bool = False
 
 
 class GrantCredits(Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True, gc=False):

@@ -63,8 +63,11 @@ class Entitlement(Struct, frozen=True, kw_only=True, omit_defaults=True):
     effective_at: datetime
     expires_at: datetime | None = None
     """None: never. A period's credits end with it, unless all of them roll over."""
+    subscription: str | None = None
+    """The ref of what it is a period of; of a single payment for a plan, its own key."""
+    starts_at: datetime | None = None
     ends_at: datetime | None = None
-    """The end of the period; None for a pack."""
+    """The period, `[start, end)`; None for a pack."""
     source: Source
 
 

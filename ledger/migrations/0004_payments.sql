@@ -110,7 +110,7 @@ CREATE TABLE scrip.payment_alerts (
     code text NOT NULL,
     subject text NOT NULL,
     price text NOT NULL DEFAULT '',
-    fact text NOT NULL,
+    fact text,
     raised_at timestamptz NOT NULL DEFAULT now(),
     resolved_at timestamptz,
     PRIMARY KEY (tenant, code, subject, price)
@@ -118,6 +118,8 @@ CREATE TABLE scrip.payment_alerts (
 
 CREATE INDEX payment_alerts_open ON scrip.payment_alerts (tenant, raised_at)
     WHERE resolved_at IS NULL;
+
+COMMENT ON COLUMN scrip.payment_alerts.fact IS 'One of the facts that it follows from; NULL: a delivery that could not be read';
 
 GRANT SELECT, INSERT ON scrip.payment_facts TO {app_role};
 GRANT SELECT, INSERT ON scrip.payment_refs TO {app_role};
