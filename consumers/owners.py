@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Final
 
 from msgspec import Struct
@@ -31,24 +31,34 @@ class Found(Struct, frozen=True):
     """Whether the payment itself names it; else a link does."""
 
 
-async def find_account(
-    connection: AsyncConnection[Any], tenant: str, owners: Collection[str]
-) -> Found:
-    """Return whose a payment with these owners is.
+def names_of(facts: Iterable[PaymentFact]) -> list[str]:
+    """Return all names under which what these facts tell may be linked to an account."""
+    return sorted({name for fact in facts for name in (*fact.owners, *fact.refs)})
 
-    What names an account itself comes first. Where names or links tell of several accounts, it is
-    nobody's until a person has said whose.
+
+async def find_account(
+    connection: AsyncConnection[Any], tenant: str, names: Sequence[str], owners: Sequence[str]
+) -> Found:
+    """Return whose a payment is: it has these names, its `owners` among them.
+
+    A link of the payment or the subscription itself comes first: a person has said so. Then what
+    names an account, then the links of its owners. Where two accounts are told of, it is nobody's.
     """
-    named = {owner.removeprefix(EXPLICIT) for owner in owners if owner.startswith(EXPLICIT)}
-    if len(named) == 1:
-        return Found(named.pop(), sure=True)
+    cursor = await connection.execute(SELECT_LINKS, {"tenant": tenant, "owners": list(names)})
+    links = dict(await cursor.fetchall())
+    own = {account for name, account in links.items() if name not in owners}
+    if own:
+        return _only(own, sure=False)
+    named = {name.removeprefix(EXPLICIT) for name in owners if name.startswith(EXPLICIT)}
     if named:
-        return Found(None, "account_conflict")
-    cursor = await connection.execute(SELECT_LINKS, {"tenant": tenant, "owners": list(owners)})
-    linked = {account for _, account in await cursor.fetchall()}
-    if len(linked) == 1:
-        return Found(linked.pop())
-    return Found(None, "account_conflict" if linked else "account_unknown")
+        return _only(named, sure=True)
+    return _only(set(links.values()), sure=False)
+
+
+def _only(accounts: set[str], *, sure: bool) -> Found:
+    if len(accounts) == 1:
+        return Found(accounts.pop(), sure=sure)
+    return Found(None, "account_conflict" if accounts else "account_unknown")
 
 
 async def learn_links(

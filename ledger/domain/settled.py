@@ -19,7 +19,12 @@ AlertCode = Literal[
     "currency_mismatch",
     "too_many_credits",
     "delta_mismatch",
+    "account_conflict",
+    "refused",
+    "unreadable_delivery",
 ]
+"""Those from `account_conflict` on do not follow from facts alone: the owners' links say so, the
+ledger has refused what follows, a delivery could not be read."""
 
 
 class Offer(Struct, frozen=True):
