@@ -15,7 +15,7 @@ from typing import Any, Final
 import msgspec
 import psycopg
 import structlog
-from ledger.payment_messages import PaymentMessage
+from ledger.payment_messages import PaymentMessage, decode_message
 from msgspec import Struct
 from nats.aio.client import Client
 from nats.aio.msg import Msg
@@ -38,8 +38,6 @@ AT_ONCE: Final = 8
 """How many groups of one batch are settled at the same time."""
 DELIVERIES_MAX: Final = 6
 """How often a message is tried that meets a bug: for about 12 s."""
-
-_decoder = msgspec.json.Decoder(PaymentMessage)
 
 
 class Received(Struct):
@@ -72,14 +70,14 @@ async def handle(payments: Payments, messages: Sequence[Msg]) -> list[Fate]:
     fates: dict[int, Fate] = {}
     for place, message in enumerate(messages):
         try:
-            told = _decoder.decode(message.data)
+            told = decode_message(message.data)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             fates[place] = Dead("invalid_message", str(error))
         else:
             received.append(Received(message, tenant_of(message.subject), told))
     room = asyncio.Semaphore(AT_ONCE)
     await asyncio.gather(*(_fetch(payments, one, room) for one in received))
-    await _keep(payments, [one for one in received if one.fate is None])
+    await _keep(payments, received)
     groups = _groups([one for one in received if one.fate is None])
     await asyncio.gather(
         *(_settle(payments, tenant, fact, of, room) for (tenant, fact), of in groups.items()),
@@ -128,7 +126,7 @@ async def _fetch(payments: Payments, one: Received, room: asyncio.Semaphore) -> 
 
 
 async def _keep(payments: Payments, received: Sequence[Received]) -> None:
-    """Keep deliveries and their facts, all at once; one that cannot be kept, not with the others.
+    """Keep deliveries and their facts, all at once; one that cannot be kept, apart from the others.
 
     Raises psycopg.OperationalError: the database is away, and all come again.
     """
