@@ -1,4 +1,4 @@
-"""What tests of payments share: a ledger at a fixed time, a catalog, and deliveries brought to it."""
+"""What tests of payments share: a ledger, its time, a catalog, and deliveries brought to it."""
 
 import asyncio
 import itertools
