@@ -30,7 +30,7 @@ from consumers.streams import (
     GENERATION,
     ensure_streams,
     jetstream,
-    trim_generations,
+    trim,
 )
 from consumers.writing import Answer, submit_all
 from ledger.domain.commands import Reserve
@@ -80,7 +80,7 @@ async def capture_generations(
     try:
         while not stop.is_set():
             if loop.time() > trim_at and client.is_connected:
-                await trim_generations(js)
+                await trim(js, GENERATION, DURABLE)
                 trim_at = loop.time() + TRIM_SECONDS
             messages = await pull.batch(BATCH_MAX, WAIT_SECONDS)
             part.alive(connected=client.is_connected)
