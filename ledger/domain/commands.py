@@ -197,6 +197,18 @@ class SetReferralReward(Struct, frozen=True, kw_only=True, tag=True, omit_defaul
     effective_at: datetime | None = None
 
 
+class RaiseAlert(Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True, gc=False):
+    """Say what a person has to put right: which kind (`code`), and what it is about.
+
+    Under one key it is raised once, so a key of all that makes two alerts the same keeps it one.
+    """
+
+    code: str
+    subject: str
+    price: str = ""
+    detail: str = ""
+
+
 AccountCommand = (
     PutAccount
     | GrantCredits
@@ -213,4 +225,5 @@ AccountCommand = (
     | Settle
 )
 CatalogCommand = SetFeature | SetRateCard | SetRefundPolicy | SetPlan | SetPack | SetReferralReward
-Command = AccountCommand | CatalogCommand
+TenantCommand = CatalogCommand | RaiseAlert
+Command = AccountCommand | TenantCommand
