@@ -28,12 +28,12 @@ from nats.js.api import (
 )
 from nats.js.errors import NotFoundError
 
-from ledger.payment_messages import PAYMENT_BYTES_MAX
+from ledger.payment_messages import PAYMENT_BYTES_MAX, PAYMENT_STREAM
 
 log = structlog.get_logger(__name__)
 
 GENERATION: Final = "GENERATION"
-PAYMENT: Final = "PAYMENT"
+PAYMENT: Final = PAYMENT_STREAM
 LEDGER: Final = "LEDGER"
 DEAD: Final = "DEAD"
 DURABLE: Final = "scrip-captures"

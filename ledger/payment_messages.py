@@ -10,6 +10,7 @@ from msgspec import Raw, Struct
 
 from ledger.domain.facts import PaymentFact, Provider
 
+PAYMENT_STREAM: Final = "PAYMENT"
 PAYMENT_BYTES_MAX: Final = 512 * 1024
 """The largest message. A dead letter adds headers, and must fit what NATS carries (1 MiB)."""
 
