@@ -15,7 +15,6 @@ from typing import Any, Final
 import msgspec
 import psycopg
 import structlog
-from ledger.payment_messages import PaymentMessage, decode_message
 from msgspec import Struct
 from nats.aio.client import Client
 from nats.aio.msg import Msg
@@ -28,6 +27,7 @@ from consumers.health import Part
 from consumers.settling import NotYet, Settler
 from consumers.streams import PAYMENT, PAYMENT_DURABLE, tenant_of
 from consumers.taking import Dead, Fate, Later, Source, take
+from ledger.payment_messages import PaymentMessage, decode_message
 
 log = structlog.get_logger(__name__)
 
