@@ -81,7 +81,7 @@ class Settler(Struct, frozen=True):
         for one in facts:
             if isinstance(one.content, User) and one.content.change != "deleted":
                 await self._open(tenant, one)
-        catalog = await asyncio.wrap_future(self.writer.catalog(tenant))
+        catalog = await self._catalog(tenant)
         settlement = settle(facts, CatalogOffers(catalog))
         names = names_of(facts)
         async with self.pool.connection() as connection:
@@ -156,6 +156,14 @@ class Settler(Struct, frozen=True):
         for answer in await self._ask(orders):
             if isinstance(answer, LedgerError):
                 log.warning("alert.refused", tenant=tenant, code=answer.code)
+
+    async def _catalog(self, tenant: str) -> Catalog:
+        try:
+            return await asyncio.wrap_future(self.writer.catalog(tenant))
+        except LedgerError as refusal:
+            if refusal.retryable:
+                raise NotYet(refusal.code) from refusal
+            raise
 
     async def _ask(self, orders: Sequence[Order]) -> list[Answer]:
         """Return the ledger's answers. Raises NotYet if any would be another later."""

@@ -8,8 +8,9 @@ where nothing has come.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from contextlib import suppress
-from typing import Final
+from typing import Any, Final, LiteralString
 
 import psycopg
 import structlog
@@ -23,24 +24,30 @@ log = structlog.get_logger(__name__)
 POLL_SECONDS: Final = 1.0
 PAGE_MAX: Final = 200
 
-SELECT_READY: Final = """
+SELECT_LINKED: Final = """
 SELECT w.tenant, w.what, w.fact FROM (
-    SELECT tenant, payment AS what, fact, owners, account, why, updated_at FROM scrip.payments
-    WHERE state = 'waiting'
+    SELECT tenant, payment AS what, fact, owners, updated_at FROM scrip.payments
+    WHERE state = 'waiting' AND why <> 'account_not_found'
     UNION ALL
-    SELECT tenant, subscription, fact, owners, NULL, NULL, updated_at FROM scrip.subscriptions
+    SELECT tenant, subscription, fact, owners, updated_at FROM scrip.subscriptions
     WHERE account IS NULL
 ) AS w
-WHERE (w.tenant, w.what) > (%(tenant)s, %(what)s) AND CASE w.why
-    WHEN 'account_not_found' THEN EXISTS (
-        SELECT 1 FROM projections.accounts_v1 a
-        WHERE a.tenant = w.tenant AND a.account = w.account)
-    ELSE EXISTS (
-        SELECT 1 FROM scrip.account_links l
-        WHERE l.tenant = w.tenant AND l.owner = ANY(w.owners)
-          AND l.linked_at > w.updated_at - interval '1 minute')
-END
+WHERE (w.tenant, w.what) > (%(tenant)s, %(what)s) AND EXISTS (
+    SELECT 1 FROM scrip.account_links l
+    WHERE l.tenant = w.tenant AND l.owner = ANY(w.owners)
+      AND l.linked_at > w.updated_at - interval '1 minute')
 ORDER BY w.tenant, w.what LIMIT %(limit)s
+"""
+"""A link can be committed a little after its time: for a minute, a row is looked at again."""
+SELECT_NOT_FOUND: Final = """
+SELECT tenant, payment, fact, account FROM scrip.payments
+WHERE state = 'waiting' AND why = 'account_not_found' AND account IS NOT NULL
+  AND (tenant, payment) > (%(tenant)s, %(what)s)
+ORDER BY tenant, payment LIMIT %(limit)s
+"""
+SELECT_OPENED: Final = """
+SELECT originator_id FROM scrip.ledger_events
+WHERE originator_id = ANY(%(streams)s) AND originator_version = 1
 """
 SELECT_UNPRICED: Final = """
 SELECT tenant, array_agg(DISTINCT fact) FROM scrip.payment_alerts
@@ -65,7 +72,8 @@ async def settle_waiting(
     catalogs: dict[str, int] = {}
     part.running()
     while not stop.is_set():
-        await _settle_ready(settler)
+        await _settle_linked(settler)
+        await _settle_opened(settler)
         await _settle_priced(settler, catalogs)
         await _count(settler, part)
         part.alive()
@@ -74,18 +82,36 @@ async def settle_waiting(
                 await stop.wait()
 
 
-async def _settle_ready(settler: Settler) -> None:
-    """Settle what waits for an account that is there now, page by page."""
+async def _settle_linked(settler: Settler) -> None:
+    """Settle what waits for a link that is there now, page by page."""
+    async for rows in _pages(settler, SELECT_LINKED):
+        for tenant, _, fact in rows:
+            await _settle(settler, tenant, fact)
+
+
+async def _settle_opened(settler: Settler) -> None:
+    """Settle what waits for an account that is open now, page by page."""
+    async for rows in _pages(settler, SELECT_NOT_FOUND):
+        streams = [stream_id(tenant, account) for tenant, _, _, account in rows]
+        async with settler.pool.connection() as connection:
+            cursor = await connection.execute(SELECT_OPENED, {"streams": streams})
+            opened = {stream for (stream,) in await cursor.fetchall()}
+        for stream, (tenant, _, fact, _) in zip(streams, rows, strict=True):
+            if stream in opened:
+                await _settle(settler, tenant, fact)
+
+
+async def _pages(settler: Settler, query: LiteralString) -> AsyncIterator[list[Any]]:
     tenant = what = ""
     while True:
         page = {"tenant": tenant, "what": what, "limit": PAGE_MAX}
         async with settler.pool.connection() as connection:
-            rows = await (await connection.execute(SELECT_READY, page)).fetchall()
-        for tenant, _, fact in rows:
-            await _settle(settler, tenant, fact)
+            rows = await (await connection.execute(query, page)).fetchall()
+        if rows:
+            yield rows
         if len(rows) < PAGE_MAX:
             return
-        tenant, what, _ = rows[-1]
+        tenant, what = rows[-1][:2]
 
 
 async def _settle_priced(settler: Settler, catalogs: dict[str, int]) -> None:
