@@ -14,7 +14,7 @@ from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from psycopg.errors import UndefinedTable
 
-from consumers import deadlines
+from consumers import deadlines, deliveries
 from consumers.generations import capture_generations
 from consumers.health import Health, Part
 from consumers.outbox import StreamIsAhead, publish_ledger
@@ -58,6 +58,7 @@ class WorkerDeps:
     nats_monitor_url: str | None = None
     refuse_lazy_sync: bool = False
     deadlines_poll_seconds: float = deadlines.POLL_SECONDS
+    webhook_payload_days: int = 30
     health: Health = field(default_factory=Health)
 
 
@@ -69,7 +70,8 @@ async def work(deps: WorkerDeps, stop: asyncio.Event) -> None:
     """
     await check_sync(deps.nats_monitor_url, refuse=deps.refuse_lazy_sync)
     parts = {
-        name: deps.health.part(name) for name in ("deadlines", "generations", "outbox", "nats")
+        name: deps.health.part(name)
+        for name in ("deadlines", "deliveries", "generations", "outbox", "nats")
     }
     settling = supervised(
         parts["deadlines"],
@@ -78,9 +80,17 @@ async def work(deps: WorkerDeps, stop: asyncio.Event) -> None:
         ),
         stop,
     )
+    purging = supervised(
+        parts["deliveries"],
+        lambda part, stop: deliveries.purge_old(
+            deps.database_url, deps.webhook_payload_days, part, stop
+        ),
+        stop,
+    )
     async with asyncio.TaskGroup() as group:
         # Expiry needs no NATS, so it does not wait for it.
         group.create_task(settling)
+        group.create_task(purging)
         client = await _connected(deps.nats_url, stop)
         if client is None:
             return

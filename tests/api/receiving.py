@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -13,7 +14,7 @@ from nats.js.api import RawStreamMsg
 from consumers.streams import PAYMENT, connect, ensure_streams, jetstream, tenant_of
 from ledger.payment_messages import PaymentMessage, decode_message
 from tests.api.room import Answer, Service, Tenant
-from tests.api.webhooks.senders import NOW, SECRETS, Headers
+from tests.api.webhooks.senders import EVENTS, NOW, SECRETS, Headers, headers_of
 
 T = TypeVar("T")
 ENDPOINTS = "/v1/webhook-endpoints"
@@ -42,6 +43,16 @@ def sent(tenant: Tenant, path: str, headers: Headers, body: bytes | Iterable[byt
     """Send a webhook, with no key."""
     given: Any = [(b"Authorization", b""), *[one for one in headers if one[0] != b"host"]]
     return tenant.reader.send_raw("POST", path, given, body)
+
+
+def event(provider: str, **members: Any) -> bytes:
+    """Return the body of an event with other members."""
+    return json.dumps({**EVENTS[provider], "livemode": False, **members}).encode()
+
+
+def signed(tenant: Tenant, provider: str, body: bytes, **how: Any) -> Answer:
+    """Send a body with the right headers to a new endpoint."""
+    return sent(tenant, endpoint_of(tenant, provider), headers_of(provider, body, **how), body)
 
 
 def with_jetstream(url: str, work: Callable[[JetStreamContext], Awaitable[T]]) -> T:
