@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from typing import Any, Final
 
+import structlog
 from psycopg import AsyncConnection
 
+from consumers.health import Part
 from ledger.payment_messages import PaymentMessage
+from ledger.recorder import LIVELY
 
+log = structlog.get_logger(__name__)
+
+POLL_SECONDS: Final = 15.0
+PAGE_MAX: Final = 1_000
+CONNECT_SECONDS_MAX: Final = 5
 INSERT: Final = """
 INSERT INTO scrip.webhook_deliveries
     (tenant, id, endpoint, provider, delivery, type, occurred_at, received_at, payload, facts,
@@ -58,7 +67,7 @@ async def keep(
 async def purge(connection: AsyncConnection[Any], *, older_than_days: int, limit: int) -> int:
     """Remove up to `limit` deliveries that came longer ago; return how many went.
 
-    None do where another process is at it: two that remove the same rows would wait in a ring.
+    0 where another process is at it: two that remove the same rows could wait for each other.
     """
     async with connection.transaction():
         locked = await (await connection.execute(TRY_LOCK, {"lock": LOCK})).fetchone()
@@ -66,3 +75,30 @@ async def purge(connection: AsyncConnection[Any], *, older_than_days: int, limit
             return 0
         cursor = await connection.execute(DELETE, {"days": older_than_days, "limit": limit})
         return cursor.rowcount
+
+
+async def purge_old(
+    database_url: str,
+    older_than_days: int,
+    part: Part,
+    stop: asyncio.Event,
+    poll_seconds: float = POLL_SECONDS,
+) -> None:
+    """Remove deliveries that are old, every `poll_seconds`, until `stop`."""
+    connection = await AsyncConnection.connect(
+        database_url, autocommit=True, connect_timeout=CONNECT_SECONDS_MAX, **LIVELY
+    )
+    async with connection:
+        part.running()
+        while not stop.is_set():
+            removed = await purge(connection, older_than_days=older_than_days, limit=PAGE_MAX)
+            part.alive()
+            if removed:
+                log.info("deliveries.purged", count=removed)
+            if removed == PAGE_MAX:
+                continue
+            try:
+                async with asyncio.timeout(poll_seconds):
+                    await stop.wait()
+            except TimeoutError:
+                continue

@@ -15,7 +15,7 @@ from nats.errors import Error as NatsError
 from psycopg.errors import UndefinedTable
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-from consumers import deadlines
+from consumers import deadlines, deliveries
 from consumers.fetching import Fetch
 from consumers.generations import capture_generations
 from consumers.health import Health, Part
@@ -39,7 +39,15 @@ STEADY_SECONDS: Final = 30.0
 PROBE_SECONDS: Final = 5.0
 CONNECTIONS_MAX: Final = 10
 """How many connections to the database payments use at most."""
-PARTS: Final = ("deadlines", "waiting", "generations", "payments", "outbox", "nats")
+PARTS: Final = (
+    "deadlines",
+    "deliveries",
+    "waiting",
+    "generations",
+    "payments",
+    "outbox",
+    "nats",
+)
 
 OUTSIDE: Final = (
     NatsError,
@@ -72,6 +80,7 @@ class WorkerDeps:
     fetch: Fetch | None = None
     refuse_lazy_sync: bool = False
     deadlines_poll_seconds: float = deadlines.POLL_SECONDS
+    webhook_payload_days: int = 30
     health: Health = field(default_factory=Health)
 
 
@@ -87,15 +96,8 @@ async def work(deps: WorkerDeps, stop: asyncio.Event) -> None:
         deps.database_url, min_size=1, max_size=CONNECTIONS_MAX, open=False, kwargs=LIVELY
     )
     settler = Settler(pool, deps.writer)
-    # Time and links need no NATS, so they do not wait for it.
-    without_nats: dict[str, Run] = {
-        "deadlines": lambda part, stop: deadlines.settle_deadlines(
-            deps.database_url, deps.writer, part, stop, deps.deadlines_poll_seconds
-        ),
-        "waiting": lambda part, stop: settle_waiting(settler, part, stop),
-    }
     async with pool, asyncio.TaskGroup() as group:
-        for name, run in without_nats.items():
+        for name, run in _without_nats(deps, settler).items():
             group.create_task(supervised(parts[name], run, stop))
         client = await _connected(deps.nats_url, stop)
         if client is None:
@@ -104,6 +106,20 @@ async def work(deps: WorkerDeps, stop: asyncio.Event) -> None:
             await _with_nats(deps, client, settler, parts, stop)
         finally:
             await client.close()
+
+
+def _without_nats(deps: WorkerDeps, settler: Settler) -> dict[str, Run]:
+    """Return the parts that need no NATS, and so do not wait for it."""
+    url = deps.database_url
+    return {
+        "deadlines": lambda part, stop: deadlines.settle_deadlines(
+            url, deps.writer, part, stop, deps.deadlines_poll_seconds
+        ),
+        "deliveries": lambda part, stop: deliveries.purge_old(
+            url, deps.webhook_payload_days, part, stop
+        ),
+        "waiting": lambda part, stop: settle_waiting(settler, part, stop),
+    }
 
 
 async def _with_nats(

@@ -264,6 +264,7 @@ async def _worker(settings: Settings) -> None:
                 nats_monitor_url=settings.nats_monitor_url,
                 refuse_lazy_sync=settings.nats_refuse_lazy_sync,
                 deadlines_poll_seconds=settings.deadlines_poll_seconds,
+                webhook_payload_days=settings.webhook_payload_days,
                 health=health,
             )
             app = worker_health(writer, runner, health)

@@ -70,8 +70,13 @@ def _members(value: dict[str, Any], allowed: frozenset[str]) -> dict[str, Any]:
         name: kept
         for name, part in value.items()
         if name in allowed
-        and (kept := _kept(part, METADATA if name == "metadata" else allowed)) is not _DROPPED
+        and (kept := _of_metadata(part) if name == "metadata" else _kept(part, allowed))
+        is not _DROPPED
     }
+
+
+def _of_metadata(value: Any) -> Any:
+    return _members(value, METADATA) if isinstance(value, dict) else _DROPPED
 
 
 def _kept(value: Any, allowed: frozenset[str]) -> Any:

@@ -29,7 +29,7 @@ ELSEWHERE = {
     "projection_behind": "no runner: test_a_read_side_that_is_behind",
     "secrets_key_missing": "a service without keys: test_webhook_endpoints",
     "secrets_unreadable": "a service with other keys: test_webhook_receiving",
-    "nats_unavailable": "NATS away, full, or silent: test_webhook_taking",
+    "nats_unavailable": "NATS away, or full: test_webhook_nats",
     "webhook_malformed": "a signature that can be read in two ways: test_webhook_taking",
     "webhook_unproven": "a wrong signature: test_webhook_taking",
     "webhook_limit_reached": "a secret too many: test_webhook_endpoints",

@@ -1,5 +1,6 @@
 """What is kept of webhooks: each once, as it came, for as long as somebody wants it."""
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -8,7 +9,8 @@ from msgspec import Raw
 from msgspec.structs import replace
 from psycopg import AsyncConnection
 
-from consumers.deliveries import keep, purge
+from consumers.deliveries import keep, purge, purge_old
+from consumers.health import Part
 from consumers.publishing import Publisher
 from consumers.streams import (
     PAYMENT,
@@ -20,7 +22,7 @@ from consumers.streams import (
 )
 from ledger.domain.facts import Link, fact
 from ledger.payment_messages import PaymentMessage, decode_message, encode_message
-from tests.consumers.room import TENANT, Room
+from tests.consumers.room import TENANT, Room, until
 
 NOW = datetime.now(UTC)
 MESSAGE = PaymentMessage(
@@ -99,6 +101,22 @@ async def test_what_is_old_is_removed_so_many_at_a_time(room: Room) -> None:
         assert await purge(connection, older_than_days=2, limit=2) == 1
         assert await purge(connection, older_than_days=2, limit=2) == 0
     assert [row[0] for row in await kept(room)] == ["dlv_0", "dlv_1"]
+
+
+async def test_a_worker_goes_on_removing_what_gets_old(room: Room) -> None:
+    await with_tenant(room)
+    stop, part = asyncio.Event(), Part(name="deliveries")
+    purging = asyncio.create_task(purge_old(room.urls.app_url, 30, part, stop, 0.05))
+    for name in ("dlv_1", "dlv_2"):
+        old = replace(MESSAGE, id=name, received_at=NOW - timedelta(days=31))
+        await kept(room, old, replace(MESSAGE, id="dlv_young"))
+
+        async def is_gone() -> bool:
+            return [row[0] for row in await kept(room)] == ["dlv_young"]
+
+        await until(is_gone)
+    stop.set()
+    await purging
 
 
 async def test_a_message_comes_through_nats_to_the_workers_consumer(room: Room) -> None:
