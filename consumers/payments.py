@@ -179,7 +179,7 @@ async def _alert(payments: Payments, one: Received, room: asyncio.Semaphore) -> 
     try:
         async with room:
             await payments.settler.alert_unreadable(
-                one.tenant, one.told.delivery, one.told.unreadable
+                one.tenant, one.told.endpoint, one.told.unreadable
             )
     except NotYet as error:
         one.fate = Later(str(error))

@@ -26,7 +26,7 @@ from ledger.domain.commands import Adjust, ApplyPayment, PutAccount, RaiseAlert
 from ledger.domain.errors import AccountNotFound, LedgerError
 from ledger.domain.facts import PaymentFact, Provider, User
 from ledger.domain.payment_ids import bonus_grant_id, payment_grant_id
-from ledger.domain.settled import Alert, Delta, Entitlement, Offer
+from ledger.domain.settled import PRICE_CODES, Alert, Delta, Entitlement, Offer
 from ledger.domain.settlement import settle
 from ledger.domain.values import derived_id
 from ledger.records import Order
@@ -97,9 +97,9 @@ class Settler(Struct, frozen=True):
             if found.account is not None and found.sure and _is_there(results):
                 await learn_links(connection, tenant, settlement.owners, found.account, facts[0])
 
-    async def alert_unreadable(self, tenant: str, delivery: str, why: str) -> None:
-        """Tell people of a delivery that could not be read. Raises NotYet."""
-        alert = Alert(code="unreadable_delivery", subject=delivery, price=why)
+    async def alert_unreadable(self, tenant: str, endpoint: str, why: str) -> None:
+        """Tell people that deliveries to an endpoint could not be read. Raises NotYet."""
+        alert = Alert(code="unreadable_delivery", subject=endpoint, price=why)
         await self._raise(tenant, {alert})
         async with self.pool.connection() as connection:
             await settled_rows.write_alerts(connection, tenant, (), {alert})
@@ -143,15 +143,17 @@ class Settler(Struct, frozen=True):
 
     async def _raise(self, tenant: str, alerts: set[Alert]) -> None:
         """Put alerts into the ledger, each once for ever."""
+        # One wrong price is one event, however many payments are of it: the rows name them all.
+        told = {(one.code, _about(one), one.price[:KEY_MAX]) for one in alerts}
         orders = [
             Order(
                 tenant=tenant,
                 account=None,
-                command=RaiseAlert(code=one.code, subject=one.subject, price=one.price),
-                key=derived_id("alert", f"{one.code}\0{one.subject}\0{one.price}"),
+                command=RaiseAlert(code=code, subject=subject, price=price),
+                key=derived_id("alert", f"{code}\0{subject}\0{price}"),
                 by=BY,
             )
-            for one in sorted(alerts)
+            for code, subject, price in sorted(told)
         ]
         for answer in await self._ask(orders):
             if isinstance(answer, LedgerError):
@@ -210,6 +212,11 @@ def _orders(tenant: str, account: str, told: Entitlement | Delta, revision: int)
         Order(tenant=tenant, account=account, command=command, key=None, by=BY)
         for command in commands
     ]
+
+
+def _about(alert: Alert) -> str:
+    about = alert.price if alert.code in PRICE_CODES else alert.subject
+    return (about or alert.subject)[:KEY_MAX]
 
 
 def _alerts(found: Found, results: Sequence[Result]) -> list[Alert]:

@@ -17,6 +17,7 @@ import structlog
 
 from consumers.health import Part
 from consumers.settling import NotYet, Settler
+from ledger.domain.settled import PRICE_CODES
 from ledger.records import stream_id
 
 log = structlog.get_logger(__name__)
@@ -57,7 +58,6 @@ GROUP BY tenant
 SELECT_CATALOG: Final = """
 SELECT coalesce(max(originator_version), 0) FROM scrip.ledger_events WHERE originator_id = %(id)s
 """
-PRICE_CODES: Final = ["unknown_price", "currency_mismatch", "amount_mismatch", "too_many_credits"]
 SELECT_COUNTS: Final = """
 SELECT (SELECT count(*) FROM scrip.payments WHERE state = 'waiting'),
        (SELECT count(*) FROM scrip.payments WHERE state = 'refused'),
@@ -117,7 +117,9 @@ async def _pages(settler: Settler, query: LiteralString) -> AsyncIterator[list[A
 async def _settle_priced(settler: Settler, catalogs: dict[str, int]) -> None:
     """Settle what a catalog knew no right price for, once for each change of that catalog."""
     async with settler.pool.connection() as connection:
-        rows = await (await connection.execute(SELECT_UNPRICED, {"codes": PRICE_CODES})).fetchall()
+        rows = await (
+            await connection.execute(SELECT_UNPRICED, {"codes": sorted(PRICE_CODES)})
+        ).fetchall()
     for tenant, facts in rows:
         async with settler.pool.connection() as connection:
             cursor = await connection.execute(SELECT_CATALOG, {"id": stream_id(tenant, None)})

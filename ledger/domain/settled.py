@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 from msgspec import Struct
 
@@ -25,6 +25,12 @@ AlertCode = Literal[
 ]
 """Those from `account_conflict` on do not follow from facts alone: the owners' links say so, the
 ledger has refused what follows, a delivery could not be read."""
+
+
+PRICE_CODES: Final[frozenset[AlertCode]] = frozenset(
+    {"unknown_price", "amount_mismatch", "currency_mismatch", "too_many_credits"}
+)
+"""Those that another catalog would put right."""
 
 
 class Offer(Struct, frozen=True):

@@ -168,10 +168,17 @@ async def test_an_unknown_price_grants_nothing_and_is_an_alert_until_the_catalog
         assert await alerts(payments, tenant) == [(*alert, False)]
         events = payments.writer.store.events_of(stream_id(tenant, None))
         told = [event.event for event in events if event.name == "alert.raised.v1"]
-        assert [(one.code, one.subject, one.price) for one in told] == [alert]  # type: ignore[union-attr]
+        assert [(one.code, one.subject, one.price) for one in told] == [  # type: ignore[union-attr]
+            ("unknown_price", "price_pack", "price_pack")
+        ]
+        # Another payment of that price is another row, and no other event.
+        other = session("other", "completed", id="cs_2", payment_intent="pi_2")
+        await payments.deliver(tenant, other)
+        assert len(await alerts(payments, tenant)) == 2
+        assert len(payments.writer.store.events_of(stream_id(tenant, None))) == len(events)
 
         async def is_granted() -> bool:
-            return (await payments.balance(tenant)).granted == PACK
+            return (await payments.balance(tenant)).granted == 2 * PACK
 
         terms = Pack(
             name="Pack",
