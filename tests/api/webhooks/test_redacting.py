@@ -58,6 +58,7 @@ def test_of_metadata_only_what_is_ours_is_kept() -> None:
     assert kept("stripe", {"data": {"object": {"metadata": metadata}}}) == {
         "data": {"object": {"metadata": {"scrip_account": "a", "scrip_price": {}}}}
     }
+    assert kept("stripe", {"metadata": ["zoe@x"], "data": {"metadata": "zoe"}}) == {"data": {}}
     assert ALLOWED["stripe"] > METADATA
 
 
