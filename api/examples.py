@@ -30,6 +30,7 @@ from ledger.records import Recorded, stream_id
 
 NOON: Final = datetime(2026, 11, 21, 12, tzinfo=UTC)
 LATER: Final = datetime(2026, 11, 21, 12, 10, tzinfo=UTC)
+OWNER: Final = "stripe:customer:cus_NffrFeUfNV2Hib"
 ENDPOINT_ID: Final = "whe_3mQ8Zr0cVbN5tYxK1wLd7pHs2f"
 SECRET_ID: Final = "whs_9bXw2LqT5vRk0ZsE"  # noqa: S105 - a name, and no secret
 NEW_YEAR: Final = datetime(2027, 1, 1, tzinfo=UTC)
@@ -227,6 +228,12 @@ _ENDPOINT: Final = {
     "created_at": "2026-11-21T12:00:00Z",
     "updated_at": "2026-11-21T12:00:00Z",
 }
+_LINK: Final = {
+    "owner": OWNER,
+    "account": "team_7",
+    "by": "key:key_4fTzKc0Qm2bW8sLd",
+    "linked_at": "2026-11-21T12:00:00Z",
+}
 _GENERATED: Final = "whsec_QW4gZXhhbXBsZSwgYW5kIG5vIHNlY3JldCBhdCBhbGwuIFRydWx5Lg=="
 _RESERVE_COMMAND: Final = {
     "op": "reserve",
@@ -282,6 +289,10 @@ BY_TYPE: Final[dict[str, Any]] = {
     "WebhookEndpointDeleted": {"id": ENDPOINT_ID, "deleted": True},
     "WebhookEndpointList": _list(_ENDPOINT),
     "WebhookSecretMade": {"endpoint": ENDPOINT_ID, **_SECRET_NOTE, "secret": _GENERATED},
+    "LinkIn": {"account": "team_7"},
+    "LinkOut": _LINK,
+    "LinkDeleted": {"owner": OWNER, "deleted": True},
+    "LinkList": _list(_LINK),
     "UsageEntryList": _list(_USAGE_ENTRY, **READ),
     "UsageReport": {
         "group_by": "day",
@@ -327,6 +338,7 @@ FACTS: Final[dict[str, dict[str, Any]]] = {
     "webhook_endpoint_not_found": {"endpoint": ENDPOINT_ID},
     "webhook_secret_not_found": {"endpoint": ENDPOINT_ID, "secret": SECRET_ID},
     "webhook_limit_reached": {"limit": "secrets", "max": 10},
+    "link_not_found": {"owner": OWNER},
     "projection_behind": {"asked": "1042", "reached": "1040"},
 }
 

@@ -58,6 +58,7 @@ TAGS: Final = {
     "quotes": "Prices, without acting.",
     "catalog": "What features cost, and what is sold: plans and packs.",
     "webhooks": "Where payment providers send to, and the secrets by which they are known.",
+    "links": "Which account somebody is whom a payment provider names.",
     "health": "For those who run Scrip.",
 }
 PARTS: Final = {
@@ -68,6 +69,7 @@ PARTS: Final = {
     "feature": ("The feature's id.", "image"),
     "plan": ("The plan's key.", "pro"),
     "pack": ("The pack's key.", "credits_100"),
+    "owner": ("Whom the provider names.", examples.OWNER),
     "endpoint": ("The webhook endpoint's id.", examples.ENDPOINT_ID),
     "secret": ("The secret's id.", examples.SECRET_ID),
 }

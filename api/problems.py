@@ -159,6 +159,12 @@ class WebhookLimitReached(LedgerError):
     code, status = "webhook_limit_reached", 409
 
 
+class LinkNotFound(LedgerError):
+    """The tenant has no link of this owner."""
+
+    code, status = "link_not_found", 404
+
+
 class ProjectionBehind(LedgerError):
     """The read side has not come to this position yet. Ask again shortly."""
 

@@ -88,6 +88,7 @@ PROVOKED: dict[str, Provoke] = {
     "webhook_secret_not_found": lambda t, _: t.admin.send(
         "DELETE", f"{_endpoint(t)}/secrets/whs_none", key="k"
     ),
+    "link_not_found": lambda t, _: t.reader.get("/v1/links/stripe:customer:cus_none"),
     "grant_exists": lambda t, a: t.service.post(
         f"{_revoked(t, a).removesuffix('/g')}", {"id": "g", "amount": "1", "kind": "paid"}
     ),
