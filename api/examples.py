@@ -9,6 +9,8 @@ import msgspec
 
 from api.catalog_examples import BY_TYPE as CATALOG_BY_TYPE
 from api.catalog_examples import RATES
+from api.payment_examples import BY_TYPE as PAYMENT_BY_TYPE
+from api.payment_examples import OWNER, PAYMENT
 from api.problems import FieldError, InvalidRequest
 from api.receipts import receipt
 from ledger.domain.entities import Balance, Draw, Metered, Price, Return, Source, Usage
@@ -30,7 +32,6 @@ from ledger.records import Recorded, stream_id
 
 NOON: Final = datetime(2026, 11, 21, 12, tzinfo=UTC)
 LATER: Final = datetime(2026, 11, 21, 12, 10, tzinfo=UTC)
-OWNER: Final = "stripe:customer:cus_NffrFeUfNV2Hib"
 ENDPOINT_ID: Final = "whe_3mQ8Zr0cVbN5tYxK1wLd7pHs2f"
 SECRET_ID: Final = "whs_9bXw2LqT5vRk0ZsE"  # noqa: S105 - a name, and no secret
 NEW_YEAR: Final = datetime(2027, 1, 1, tzinfo=UTC)
@@ -228,12 +229,6 @@ _ENDPOINT: Final = {
     "created_at": "2026-11-21T12:00:00Z",
     "updated_at": "2026-11-21T12:00:00Z",
 }
-_LINK: Final = {
-    "owner": OWNER,
-    "account": "team_7",
-    "by": "key:key_4fTzKc0Qm2bW8sLd",
-    "linked_at": "2026-11-21T12:00:00Z",
-}
 _GENERATED: Final = "whsec_QW4gZXhhbXBsZSwgYW5kIG5vIHNlY3JldCBhdCBhbGwuIFRydWx5Lg=="
 _RESERVE_COMMAND: Final = {
     "op": "reserve",
@@ -245,6 +240,7 @@ _RESERVE_COMMAND: Final = {
 _USAGE_IN: Final = {"input_tokens": 2000, "output_tokens": 400}
 BY_TYPE: Final[dict[str, Any]] = {
     **CATALOG_BY_TYPE,
+    **PAYMENT_BY_TYPE,
     "AccountIn": {"label": "Team Seven", "metadata": {"plan": "pro"}},
     "GrantIn": {
         "id": "welcome",
@@ -289,10 +285,6 @@ BY_TYPE: Final[dict[str, Any]] = {
     "WebhookEndpointDeleted": {"id": ENDPOINT_ID, "deleted": True},
     "WebhookEndpointList": _list(_ENDPOINT),
     "WebhookSecretMade": {"endpoint": ENDPOINT_ID, **_SECRET_NOTE, "secret": _GENERATED},
-    "LinkIn": {"account": "team_7"},
-    "LinkOut": _LINK,
-    "LinkDeleted": {"owner": OWNER, "deleted": True},
-    "LinkList": _list(_LINK),
     "UsageEntryList": _list(_USAGE_ENTRY, **READ),
     "UsageReport": {
         "group_by": "day",
@@ -339,6 +331,8 @@ FACTS: Final[dict[str, dict[str, Any]]] = {
     "webhook_secret_not_found": {"endpoint": ENDPOINT_ID, "secret": SECRET_ID},
     "webhook_limit_reached": {"limit": "secrets", "max": 10},
     "link_not_found": {"owner": OWNER},
+    "payment_not_found": {"payment": PAYMENT},
+    "alert_not_found": {"code": "unknown_price", "subject": PAYMENT, "price": ""},
     "projection_behind": {"asked": "1042", "reached": "1040"},
 }
 

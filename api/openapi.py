@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
-from api import examples
+from api import examples, payment_examples
 from api.fields import IdempotencyKey, Name, schema_hook
 from api.problems import (
     BodyTooLarge,
@@ -59,6 +59,7 @@ TAGS: Final = {
     "catalog": "What features cost, and what is sold: plans and packs.",
     "webhooks": "Where payment providers send to, and the secrets by which they are known.",
     "links": "Which account somebody is whom a payment provider names.",
+    "payments": "What was paid, what follows from it, and what a person has to put right.",
     "health": "For those who run Scrip.",
 }
 PARTS: Final = {
@@ -69,7 +70,10 @@ PARTS: Final = {
     "feature": ("The feature's id.", "image"),
     "plan": ("The plan's key.", "pro"),
     "pack": ("The pack's key.", "credits_100"),
-    "owner": ("Whom the provider names.", examples.OWNER),
+    "owner": ("Whom the provider names.", payment_examples.OWNER),
+    "payment": ("The payment's key.", payment_examples.PAYMENT),
+    "code": ("The alert's code.", "unknown_price"),
+    "subject": ("What the alert is about.", payment_examples.PAYMENT),
     "endpoint": ("The webhook endpoint's id.", examples.ENDPOINT_ID),
     "secret": ("The secret's id.", examples.SECRET_ID),
 }

@@ -165,6 +165,18 @@ class LinkNotFound(LedgerError):
     code, status = "link_not_found", 404
 
 
+class PaymentNotFound(LedgerError):
+    """The tenant has no such payment."""
+
+    code, status = "payment_not_found", 404
+
+
+class AlertNotFound(LedgerError):
+    """The tenant has no such alert."""
+
+    code, status = "alert_not_found", 404
+
+
 class ProjectionBehind(LedgerError):
     """The read side has not come to this position yet. Ask again shortly."""
 
