@@ -15,6 +15,7 @@ from starlette.routing import Route as PathRoute
 from starlette.types import ASGIApp
 
 from api import (
+    account_keys,
     accounts,
     adjustments,
     alerts,
@@ -25,6 +26,7 @@ from api import (
     grants,
     health,
     links,
+    me,
     packs,
     payments,
     plans,
@@ -33,6 +35,7 @@ from api import (
     referral_reward,
     reservations,
     usage,
+    users,
     webhook_routes,
 )
 from api.auth import Keys
@@ -61,6 +64,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     accounts.PUT_ACCOUNT,
     accounts.READ_ACCOUNT,
     accounts.LIST_ACCOUNTS,
+    users.LIST_USERS,
     grants.CREATE_GRANT,
     grants.LIST_GRANTS,
     grants.READ_GRANT,
@@ -94,6 +98,9 @@ ROUTES: Final[tuple[Route, ...]] = (
     packs.DIFF_PACK,
     referral_reward.PUT_REFERRAL_REWARD,
     referral_reward.READ_REFERRAL_REWARD,
+    account_keys.CREATE_ACCOUNT_KEY,
+    account_keys.REVOKE_ACCOUNT_KEY,
+    me.READ_MY_CREDITS,
     links.PUT_LINK,
     links.READ_LINK,
     links.DELETE_LINK,

@@ -9,8 +9,8 @@ import msgspec
 
 from api.catalog_examples import BY_TYPE as CATALOG_BY_TYPE
 from api.catalog_examples import RATES
+from api.payment_examples import ACCOUNT_KEY_ID, OWNER, PAYMENT
 from api.payment_examples import BY_TYPE as PAYMENT_BY_TYPE
-from api.payment_examples import OWNER, PAYMENT
 from api.problems import FieldError, InvalidRequest
 from api.receipts import receipt
 from ledger.domain.entities import Balance, Draw, Metered, Price, Return, Source, Usage
@@ -333,6 +333,7 @@ FACTS: Final[dict[str, dict[str, Any]]] = {
     "link_not_found": {"owner": OWNER},
     "payment_not_found": {"payment": PAYMENT},
     "alert_not_found": {"code": "unknown_price", "subject": PAYMENT, "price": ""},
+    "account_key_not_found": {"account": "team_7", "key": ACCOUNT_KEY_ID},
     "projection_behind": {"asked": "1042", "reached": "1040"},
 }
 

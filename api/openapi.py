@@ -60,6 +60,7 @@ TAGS: Final = {
     "webhooks": "Where payment providers send to, and the secrets by which they are known.",
     "links": "Which account somebody is whom a payment provider names.",
     "payments": "What was paid, what follows from it, and what a person has to put right.",
+    "me": "What end users read of their own account, and the keys they do it with.",
     "health": "For those who run Scrip.",
 }
 PARTS: Final = {
@@ -74,6 +75,7 @@ PARTS: Final = {
     "payment": ("The payment's key.", payment_examples.PAYMENT),
     "code": ("The alert's code.", "unknown_price"),
     "subject": ("What the alert is about.", payment_examples.PAYMENT),
+    "key": ("The key's id.", payment_examples.ACCOUNT_KEY_ID),
     "endpoint": ("The webhook endpoint's id.", examples.ENDPOINT_ID),
     "secret": ("The secret's id.", examples.SECRET_ID),
 }

@@ -177,6 +177,12 @@ class AlertNotFound(LedgerError):
     code, status = "alert_not_found", 404
 
 
+class AccountKeyNotFound(LedgerError):
+    """The account has no such key, or has it no more."""
+
+    code, status = "account_key_not_found", 404
+
+
 class ProjectionBehind(LedgerError):
     """The read side has not come to this position yet. Ask again shortly."""
 
