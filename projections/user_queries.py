@@ -106,12 +106,11 @@ async def list_users(
     async with conn.cursor(row_factory=class_row(_Owner)) as links:
         linked = await (await links.execute(SELECT_LINKS, named)).fetchall()
     async with conn.cursor(row_factory=class_row(Used)) as used:
-        uses = {
-            row.account: row for row in await (await used.execute(SELECT_USED, named)).fetchall()
-        }
+        spent = await (await used.execute(SELECT_USED, named)).fetchall()
     owners: dict[str, list[str]] = {}
     for link in linked:
         owners.setdefault(link.account, []).append(link.owner)
+    uses = {row.account: row for row in spent}
     users = [
         UserRow(account=rows[name], owners=tuple(owners.get(name, ())), used=uses.get(name))
         for name in shown.data
