@@ -63,7 +63,7 @@ class BalanceQuery(Position, frozen=True, kw_only=True):
     ] = "projected"
 
 
-async def _balance_of(call: Call, row: AccountRow, now: datetime) -> Balance:
+async def balance_at(call: Call, row: AccountRow, now: datetime) -> Balance:
     """Return the balance in a row, or the ledger's if time has changed it since."""
     due_at = row.balance.due_at
     if due_at is None or due_at > now:
@@ -72,7 +72,7 @@ async def _balance_of(call: Call, row: AccountRow, now: datetime) -> Balance:
 
 
 async def _entry(call: Call, row: AccountRow, now: datetime) -> AccountEntry:
-    balance = await _balance_of(call, row, now)
+    balance = await balance_at(call, row, now)
     return AccountEntry(
         id=row.account,
         label=row.label,

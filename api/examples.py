@@ -9,6 +9,8 @@ import msgspec
 
 from api.catalog_examples import BY_TYPE as CATALOG_BY_TYPE
 from api.catalog_examples import RATES
+from api.payment_examples import ACCOUNT_KEY_ID, OWNER, PAYMENT
+from api.payment_examples import BY_TYPE as PAYMENT_BY_TYPE
 from api.problems import FieldError, InvalidRequest
 from api.receipts import receipt
 from ledger.domain.entities import Balance, Draw, Metered, Price, Return, Source, Usage
@@ -251,6 +253,7 @@ _RESERVE_COMMAND: Final = {
 _USAGE_IN: Final = {"input_tokens": 2000, "output_tokens": 400}
 BY_TYPE: Final[dict[str, Any]] = {
     **CATALOG_BY_TYPE,
+    **PAYMENT_BY_TYPE,
     "AccountIn": {"label": "Team Seven", "metadata": {"plan": "pro"}},
     "GrantIn": {
         "id": "welcome",
@@ -357,6 +360,10 @@ FACTS: Final[dict[str, dict[str, Any]]] = {
         "rule": "a v1 signature must be right for the body",
     },
     "webhook_limit_reached": {"limit": "secrets", "max": 10},
+    "link_not_found": {"owner": OWNER},
+    "payment_not_found": {"payment": PAYMENT},
+    "alert_not_found": {"code": "unknown_price", "subject": PAYMENT, "price": ""},
+    "account_key_not_found": {"account": "team_7", "key": ACCOUNT_KEY_ID},
     "projection_behind": {"asked": "1042", "reached": "1040"},
 }
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
-from api import examples
+from api import examples, payment_examples
 from api.fields import IdempotencyKey, Name, schema_hook
 from api.problems import (
     BodyTooLarge,
@@ -58,6 +58,9 @@ TAGS: Final = {
     "quotes": "Prices, without acting.",
     "catalog": "What features cost, and what is sold: plans and packs.",
     "webhooks": "Where payment providers send to, by which secrets they are known, and what came.",
+    "links": "Which account somebody is whom a payment provider names.",
+    "payments": "What was paid, what follows from it, and what a person has to put right.",
+    "me": "What end users read of their own account, and the keys they do it with.",
     "health": "For those who run Scrip.",
 }
 PARTS: Final = {
@@ -68,6 +71,11 @@ PARTS: Final = {
     "feature": ("The feature's id.", "image"),
     "plan": ("The plan's key.", "pro"),
     "pack": ("The pack's key.", "credits_100"),
+    "owner": ("Whom the provider names.", payment_examples.OWNER),
+    "payment": ("The payment's key.", payment_examples.PAYMENT),
+    "code": ("The alert's code.", "unknown_price"),
+    "subject": ("What the alert is about.", payment_examples.PAYMENT),
+    "key": ("The key's id.", payment_examples.ACCOUNT_KEY_ID),
     "endpoint": ("The webhook endpoint's id.", examples.ENDPOINT_ID),
     "secret": ("The secret's id.", examples.SECRET_ID),
     "delivery": ("The delivery's id.", examples.DELIVERY_ID),

@@ -183,6 +183,30 @@ class WebhookLimitReached(LedgerError):
     code, status = "webhook_limit_reached", 409
 
 
+class LinkNotFound(LedgerError):
+    """The tenant has no link of this owner."""
+
+    code, status = "link_not_found", 404
+
+
+class PaymentNotFound(LedgerError):
+    """The tenant has no such payment."""
+
+    code, status = "payment_not_found", 404
+
+
+class AlertNotFound(LedgerError):
+    """The tenant has no such alert."""
+
+    code, status = "alert_not_found", 404
+
+
+class AccountKeyNotFound(LedgerError):
+    """The account has no such key, or has it no more."""
+
+    code, status = "account_key_not_found", 404
+
+
 class ProjectionBehind(LedgerError):
     """The read side has not come to this position yet. Ask again shortly."""
 

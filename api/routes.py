@@ -16,7 +16,7 @@ from psycopg_pool import AsyncConnectionPool
 
 from api.auth import KNOWN_SECONDS, Keys, Principal
 from api.crossing import Crossing
-from api.keys import Role
+from api.keys import AnyRole
 from api.metrics import Metrics
 from api.sealing import SecretKeys
 from api.webhook_receiving import Receivers
@@ -31,9 +31,11 @@ from ledger.domain.errors import (
 )
 from ledger.writer import Writer
 
-ADMIN: Final[frozenset[Role]] = frozenset({"admin"})
-SPENDERS: Final[frozenset[Role]] = frozenset({"admin", "service"})
-READERS: Final[frozenset[Role]] = frozenset({"admin", "service", "reader"})
+ADMIN: Final[frozenset[AnyRole]] = frozenset({"admin"})
+SPENDERS: Final[frozenset[AnyRole]] = frozenset({"admin", "service"})
+READERS: Final[frozenset[AnyRole]] = frozenset({"admin", "service", "reader"})
+END_USERS: Final[frozenset[AnyRole]] = frozenset({"account"})
+"""Nobody else: an account's own key is the only one that says whose 'my' is."""
 MIB: Final = 1 << 20
 WRITE_REFUSALS: Final = (
     AccountBusy,
@@ -142,7 +144,7 @@ class Route(Struct, frozen=True, kw_only=True):
     tag: str
     summary: str
     details: str = ""
-    roles: frozenset[Role] | None
+    roles: frozenset[AnyRole] | None
     refusals: tuple[type[LedgerError], ...] = ()
     answer: Any
     money: bool = True

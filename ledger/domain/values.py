@@ -46,6 +46,8 @@ EXPIRES_DAYS_MAX: Final = 36_500
 """The longest life that a pack or a referral reward may have."""
 
 TRIAL_DAYS_MAX: Final = 730
+URL_MAX: Final = 2_000
+"""The characters of an address that others are sent to."""
 
 PROVIDER_IDS_MAX: Final = 100
 """Ids of one payment provider that a plan or a pack may be sold under."""

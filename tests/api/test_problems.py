@@ -92,6 +92,10 @@ PROVOKED: dict[str, Provoke] = {
     "webhook_secret_not_found": lambda t, _: t.admin.send(
         "DELETE", f"{_endpoint(t)}/secrets/whs_none", key="k"
     ),
+    "link_not_found": lambda t, _: t.reader.get("/v1/links/stripe:customer:cus_none"),
+    "payment_not_found": lambda t, _: t.admin.get("/v1/payments/none"),
+    "alert_not_found": lambda t, _: t.admin.post("/v1/alerts/unknown_price/none/resolve"),
+    "account_key_not_found": lambda t, a: t.service.send("DELETE", f"{a}/keys/none", key="k"),
     "grant_exists": lambda t, a: t.service.post(
         f"{_revoked(t, a).removesuffix('/g')}", {"id": "g", "amount": "1", "kind": "paid"}
     ),

@@ -40,6 +40,8 @@ READS = {
     "list_pack_versions",
     "diff_pack",
     "read_referral_reward",
+    "read_link",
+    "list_links",
 }
 SPENDING = {
     "put_account",
@@ -52,6 +54,10 @@ SPENDING = {
     "create_refund",
     "batch",
     "quote",
+    "put_link",
+    "delete_link",
+    "create_account_key",
+    "revoke_account_key",
 }
 ADMIN_ONLY = {
     "revoke_grant",
@@ -72,7 +78,13 @@ ADMIN_ONLY = {
     "remove_webhook_secret",
     "list_webhook_deliveries",
     "read_webhook_delivery",
+    "list_users",
+    "list_payments",
+    "read_payment",
+    "list_alerts",
+    "resolve_alert",
 }
+END_USERS = {"read_my_credits"}
 MAY: dict[Role, set[str]] = {
     "reader": READS,
     "service": READS | SPENDING,
@@ -84,6 +96,9 @@ BODIES: dict[str, object] = {
     "create_webhook_endpoint": {"provider": "users"},
     "change_webhook_endpoint": {"state": "disabled"},
     "add_webhook_secret": {},
+    "put_link": {"account": "a"},
+    "create_account_key": {},
+    "resolve_alert": {},
 }
 PROTECTED = [route for route in ROUTES if route.name not in OPEN | PROVEN]
 IDS = {
@@ -97,11 +112,16 @@ IDS = {
     "delivery": "dlv_none",
     "plan": "p",
     "pack": "p",
+    "owner": "stripe:customer:cus_1",
+    "payment": "p",
+    "key": "akey_none",
+    "code": "unknown_price",
+    "subject": "p",
 }
 
 
 def test_every_route_stands_in_the_table_once() -> None:
-    tables = [OPEN, PROVEN, READS, SPENDING, ADMIN_ONLY]
+    tables = [OPEN, PROVEN, READS, SPENDING, ADMIN_ONLY, END_USERS]
     assert sum(map(len, tables)) == len(ROUTES)
     assert set().union(*tables) == {route.name for route in ROUTES}
 
@@ -156,8 +176,12 @@ def test_a_tenant_finds_nothing_of_another(service: Service, tenant: Tenant) -> 
         path = route.path.format(**IDS | {"account": "shared"})
         if route.name in {"batch", "quote", "put_account"} or "catalog" in path:
             continue
+        if route.name in END_USERS:
+            continue  # test_me
         if route.tag == "webhooks":
             continue  # test_webhook_endpoints
+        if route.path.endswith(("/{owner}", "/{payment}", "/resolve")):
+            continue  # test_links, test_payments
         theirs = stranger.admin.send(route.method, path, _body(route), key="k")
         if "{account}" in route.path:
             nothing = stranger.admin.send(
