@@ -30,7 +30,9 @@ from api import (
     referral_reward,
     reservations,
     usage,
+    webhook_deliveries,
     webhook_routes,
+    webhook_taking,
 )
 from api.auth import Keys
 from api.crossing import Crossing
@@ -98,6 +100,9 @@ ROUTES: Final[tuple[Route, ...]] = (
     webhook_routes.DELETE_ENDPOINT,
     webhook_routes.ADD_SECRET,
     webhook_routes.REMOVE_SECRET,
+    webhook_deliveries.LIST_DELIVERIES,
+    webhook_deliveries.READ_DELIVERY,
+    webhook_taking.TAKE_WEBHOOK,
     health.LIVE,
     health.READY,
     health.METRICS,

@@ -36,7 +36,7 @@ from api.problems import (
     invalid,
 )
 from api.receipts import receipt
-from api.routes import Ask, Call, Change, Nothing, Read, Reply, Room, Route, Write
+from api.routes import Ask, Call, Change, Hook, Nothing, Read, Reply, Room, Route, Write
 from ledger.domain.errors import LedgerError, StoreUnavailable
 from ledger.domain.values import is_name
 from ledger.records import Order, Outcome
@@ -155,6 +155,23 @@ class ChangeEndpoint:
         return reply
 
 
+class HookEndpoint:
+    """Answers a `Hook`."""
+
+    def __init__(self, route: Hook) -> None:
+        """Answer `route`."""
+        self.route = route
+
+    async def answer(self, call: Call, scope: Scope, receive: Receive) -> Reply | None:
+        """Return the answer, or None if the caller went away before the request was complete."""
+        check_no_query(scope)
+        headers = trace_of(scope).headers
+        answer = await self.route.handle(
+            call, scope["headers"], lambda limit: read_bytes(headers, receive, limit)
+        )
+        return None if answer is None else Reply(body=_encoder.encode(answer), headers=(NO_STORE,))
+
+
 class Resource:
     """All routes of one path, as an ASGI application."""
 
@@ -191,7 +208,9 @@ class Resource:
         return await endpoint.answer(call, scope, receive)
 
 
-def _endpoint(route: Route) -> ReadEndpoint | WriteEndpoint | ChangeEndpoint | AskEndpoint:
+def _endpoint(
+    route: Route,
+) -> ReadEndpoint | WriteEndpoint | ChangeEndpoint | AskEndpoint | HookEndpoint:
     match route:
         case Read():
             return ReadEndpoint(route)
@@ -201,6 +220,8 @@ def _endpoint(route: Route) -> ReadEndpoint | WriteEndpoint | ChangeEndpoint | A
             return ChangeEndpoint(route)
         case Ask():
             return AskEndpoint(route)
+        case Hook():
+            return HookEndpoint(route)
         case _:
             raise AssertionError(f"{route.name} is no kind of route")
 
@@ -247,6 +268,17 @@ async def read_body(headers: Headers, receive: Receive, limit: int) -> bytes | N
     """
     if any(value.lower() != b"identity" for value in headers.values(b"content-encoding")):
         raise UnsupportedMediaType
+    body = await read_bytes(headers, receive, limit)
+    if body and not _is_json(headers):
+        raise UnsupportedMediaType
+    return body
+
+
+async def read_bytes(headers: Headers, receive: Receive, limit: int) -> bytes | None:
+    """Return the whole body as it is, or None if the caller went away.
+
+    Raises BodyTooLarge as soon as that is certain.
+    """
     length = b"".join(headers.values(b"content-length"))
     if length.isdigit() and int(length) > limit:
         raise BodyTooLarge(max_bytes=limit)
@@ -262,8 +294,6 @@ async def read_body(headers: Headers, receive: Receive, limit: int) -> bytes | N
         if size > limit:
             raise BodyTooLarge(max_bytes=limit)
         chunks.append(chunk)
-    if size and not _is_json(headers):
-        raise UnsupportedMediaType
     return b"".join(chunks)
 
 

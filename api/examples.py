@@ -31,6 +31,7 @@ from ledger.records import Recorded, stream_id
 NOON: Final = datetime(2026, 11, 21, 12, tzinfo=UTC)
 LATER: Final = datetime(2026, 11, 21, 12, 10, tzinfo=UTC)
 ENDPOINT_ID: Final = "whe_3mQ8Zr0cVbN5tYxK1wLd7pHs2f"
+DELIVERY_ID: Final = "dlv_0K8W2J5QZ1R7N3XB6C9DTFGH"
 SECRET_ID: Final = "whs_9bXw2LqT5vRk0ZsE"  # noqa: S105 - a name, and no secret
 NEW_YEAR: Final = datetime(2027, 1, 1, tzinfo=UTC)
 PRICE: Final = Price(
@@ -227,6 +228,18 @@ _ENDPOINT: Final = {
     "created_at": "2026-11-21T12:00:00Z",
     "updated_at": "2026-11-21T12:00:00Z",
 }
+_DELIVERY: Final = {
+    "id": DELIVERY_ID,
+    "endpoint": ENDPOINT_ID,
+    "provider": "stripe",
+    "delivery": "evt_1",
+    "type": "charge.succeeded",
+    "occurred_at": "2026-11-21T12:00:00Z",
+    "received_at": "2026-11-21T12:00:01Z",
+    "facts": 1,
+    "fetch": None,
+    "unreadable": None,
+}
 _GENERATED: Final = "whsec_QW4gZXhhbXBsZSwgYW5kIG5vIHNlY3JldCBhdCBhbGwuIFRydWx5Lg=="
 _RESERVE_COMMAND: Final = {
     "op": "reserve",
@@ -282,6 +295,17 @@ BY_TYPE: Final[dict[str, Any]] = {
     "WebhookEndpointDeleted": {"id": ENDPOINT_ID, "deleted": True},
     "WebhookEndpointList": _list(_ENDPOINT),
     "WebhookSecretMade": {"endpoint": ENDPOINT_ID, **_SECRET_NOTE, "secret": _GENERATED},
+    "WebhookDeliveryList": _list(_DELIVERY),
+    "WebhookDeliveryRead": {
+        **_DELIVERY,
+        "payload": {"id": "evt_1", "type": "charge.succeeded", "livemode": False},
+    },
+    "WebhookTaken": {
+        "id": DELIVERY_ID,
+        "type": "charge.succeeded",
+        "facts": 1,
+        "unreadable": None,
+    },
     "UsageEntryList": _list(_USAGE_ENTRY, **READ),
     "UsageReport": {
         "group_by": "day",
@@ -326,6 +350,12 @@ FACTS: Final[dict[str, dict[str, Any]]] = {
     "body_too_large": {"max_bytes": 1 << 20},
     "webhook_endpoint_not_found": {"endpoint": ENDPOINT_ID},
     "webhook_secret_not_found": {"endpoint": ENDPOINT_ID, "secret": SECRET_ID},
+    "webhook_delivery_not_found": {"endpoint": ENDPOINT_ID, "delivery": DELIVERY_ID},
+    "webhook_malformed": {"fault": "timestamp_repeated", "rule": "t must be given once"},
+    "webhook_unproven": {
+        "fault": "signature_mismatch",
+        "rule": "a v1 signature must be right for the body",
+    },
     "webhook_limit_reached": {"limit": "secrets", "max": 10},
     "projection_behind": {"asked": "1042", "reached": "1040"},
 }

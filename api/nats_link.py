@@ -75,6 +75,7 @@ async def _connected(room: Room, way: NatsWay, stop: asyncio.Event) -> None:
     client = await _unless(stop, way.connect())
     if client is None:
         return
+    way.client = client
     try:
         while not stop.is_set() and not client.is_closed:
             stream = await _capturing(client)
@@ -87,7 +88,7 @@ async def _connected(room: Room, way: NatsWay, stop: asyncio.Event) -> None:
                 log.warning("nats.waits", why=why, advice="a worker narrows LEDGER as it starts")
             await _paused(stop, PAUSE_SECONDS)
     finally:
-        way.state = "is not connected"
+        way.state, way.client = "is not connected", None
         await client.close()
 
 

@@ -24,7 +24,7 @@ from api.problems import (
     UnsupportedMediaType,
     document,
 )
-from api.routes import READERS, Ask, Change, Nothing, Read, Route, Write
+from api.routes import READERS, Ask, Change, Hook, Nothing, Read, Route, Write
 from ledger.domain.errors import (
     IdempotencyMismatch,
     InternalError,
@@ -57,7 +57,7 @@ TAGS: Final = {
     "batch": "Many commands at once.",
     "quotes": "Prices, without acting.",
     "catalog": "What features cost, and what is sold: plans and packs.",
-    "webhooks": "Where payment providers send to, and the secrets by which they are known.",
+    "webhooks": "Where payment providers send to, by which secrets they are known, and what came.",
     "health": "For those who run Scrip.",
 }
 PARTS: Final = {
@@ -70,6 +70,8 @@ PARTS: Final = {
     "pack": ("The pack's key.", "credits_100"),
     "endpoint": ("The webhook endpoint's id.", examples.ENDPOINT_ID),
     "secret": ("The secret's id.", examples.SECRET_ID),
+    "delivery": ("The delivery's id.", examples.DELIVERY_ID),
+    "provider": ("Who sends: `stripe`, `clerk`, `asaas` or `users`.", "users"),
 }
 DEDUCTION_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9_.:@|+-]{0,127}(~[0-9]{1,9})?$"
 HEADERS: Final = {
@@ -153,7 +155,9 @@ def _operation(route: Route) -> dict[str, Any]:
     }
     if route.roles is None:
         operation["security"] = []
-    if isinstance(route, Write | Ask) or (isinstance(route, Change) and route.body is not Nothing):
+    if isinstance(route, Write | Ask | Hook) or (
+        isinstance(route, Change) and route.body is not Nothing
+    ):
         operation["requestBody"] = _request_body(route)
     return operation
 
@@ -231,7 +235,10 @@ def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
     return {**rest, "anyOf": kinds} if kinds else rest
 
 
-def _request_body(route: Write | Change | Ask) -> dict[str, Any]:
+def _request_body(route: Write | Change | Ask | Hook) -> dict[str, Any]:
+    if isinstance(route, Hook):
+        schema = {"type": "object", "description": "As the sender has it."}
+        return {"required": True, "content": {JSON: {"schema": schema}}}
     kind = (route.description or route.body) if isinstance(route, Ask) else route.body
     required = True if isinstance(route, Ask) else route.body_required
     content: dict[str, Any] = {"schema": {"$ref": REF.format(name=kind.__name__)}}
@@ -250,7 +257,7 @@ def _successes(route: Route) -> dict[str, Any]:
     if isinstance(route, Change):
         statuses = (route.status,)
     headers: dict[str, Any] = dict(HEADERS)
-    if not isinstance(route, Read):
+    if not isinstance(route, Read | Hook):
         headers["Idempotent-Replayed"] = REPLAYED_HEADER
     responses = {}
     for status in statuses:

@@ -141,6 +141,24 @@ class SecretsUnreadable(LedgerError):
     code, status, retryable = "secrets_unreadable", 503, True
 
 
+class WebhookMalformed(LedgerError):
+    """This webhook can be read in two ways, or in none."""
+
+    code, status = "webhook_malformed", 400
+
+
+class WebhookUnproven(LedgerError):
+    """Nothing proves who has sent this webhook."""
+
+    code, status = "webhook_unproven", 401
+
+
+class NatsUnavailable(LedgerError):
+    """NATS is away, or did not say in time that it has stored the message."""
+
+    code, status, retryable = "nats_unavailable", 503, True
+
+
 class WebhookEndpointNotFound(LedgerError):
     """The tenant has no such webhook endpoint."""
 
@@ -151,6 +169,12 @@ class WebhookSecretNotFound(LedgerError):
     """The webhook endpoint has no such secret."""
 
     code, status = "webhook_secret_not_found", 404
+
+
+class WebhookDeliveryNotFound(LedgerError):
+    """The webhook endpoint has no such delivery, or has it no more."""
+
+    code, status = "webhook_delivery_not_found", 404
 
 
 class WebhookLimitReached(LedgerError):

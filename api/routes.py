@@ -1,12 +1,12 @@
 """What a route is: one record, from which come its handler, its checks and its description.
 
-Four kinds: a `Read` looks, a `Write` gives the ledger one command, a `Change` changes what is kept
-beside the ledger, an `Ask` does anything else.
+Five kinds: a `Read` looks, a `Write` gives the ledger one command, a `Change` changes what is kept
+beside the ledger, a `Hook` takes what others send in their own way, an `Ask` does anything else.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, Literal
 
 from msgspec import Struct, structs
@@ -48,13 +48,17 @@ class NatsWay(Struct):
     """The way to NATS, and how it is: `ok`, or what is wrong.
 
     `connect` returns once there is a connection, and keeps it up from then on. `tenant_of` tells
-    the tenant in a subject. Past `requests_max` at a time, requests are refused as overloaded.
+    the tenant in a subject; `payment_subject` is where payment messages of a tenant and a provider
+    go. Past `requests_max` at a time, requests are refused as overloaded.
     """
 
     connect: Callable[[], Awaitable[Client]]
     tenant_of: Callable[[str], str]
+    payment_subject: Callable[[str, str], str]
     requests_max: int = 4_096
     state: str = "is not connected"
+    client: Client | None = None
+    """The connection, while there is one; it may be broken, and being mended."""
 
 
 class Deps(Struct, frozen=True, kw_only=True):
@@ -71,7 +75,7 @@ class Deps(Struct, frozen=True, kw_only=True):
     secrets_keys: SecretKeys | None = None
     """Without them, no webhook endpoint can be made, and none of those made be used."""
     nats: NatsWay | None = None
-    """Without it, requests come over HTTP alone."""
+    """Without it, requests come over HTTP alone, and no webhook can be taken."""
 
 
 class Room(Struct, frozen=True, kw_only=True):
@@ -201,3 +205,17 @@ class Ask(Route, frozen=True, kw_only=True):
     handle: Callable[[Call, Any], Awaitable[Any]]
     large: bool = False
     """Whether the body may be as large as a batch."""
+
+
+ReadBody = Callable[[int], Awaitable[bytes | None]]
+"""Reads the body of a request, up to so many bytes: None if the caller went away meanwhile."""
+
+
+class Hook(Route, frozen=True, kw_only=True):
+    """A route for what others send in their own way, and prove in their own way.
+
+    `handle` gets the raw headers and what reads the body; it returns the answer, or None if the
+    caller went away.
+    """
+
+    handle: Callable[[Call, Sequence[tuple[bytes, bytes]], ReadBody], Awaitable[Any]]

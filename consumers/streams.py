@@ -1,7 +1,8 @@
 """The JetStream streams that Scrip needs: what they keep, for how long, and on which subjects.
 
-NATS is never the record. What it loses of LEDGER is published again from PostgreSQL; GENERATION and
-DEAD hold what is nowhere else, so the server should sync every write (`sync_interval: always`).
+NATS is never the record. What it loses of LEDGER is published again from PostgreSQL; GENERATION,
+PAYMENT and DEAD hold what is nowhere else, so the server should sync every write (`sync_interval:
+always`).
 """
 
 from __future__ import annotations
@@ -27,16 +28,22 @@ from nats.js.api import (
 )
 from nats.js.errors import NotFoundError
 
+from ledger.payment_messages import PAYMENT_BYTES_MAX, PAYMENT_STREAM
+
 log = structlog.get_logger(__name__)
 
 GENERATION: Final = "GENERATION"
+PAYMENT: Final = PAYMENT_STREAM
 LEDGER: Final = "LEDGER"
 DEAD: Final = "DEAD"
 DURABLE: Final = "scrip-captures"
 """The durable consumer on GENERATION that all workers share."""
+PAYMENT_DURABLE: Final = "scrip-payments"
+"""The durable consumer on PAYMENT that all workers share."""
 
 GENERATION_KINDS: Final = ("started", "progressed", "succeeded", "failed", "cancelled")
 GENERATION_SUBJECTS: Final = "scrip.*.generation.>"
+PAYMENT_SUBJECTS: Final = "scrip.*.payment.*"
 LEDGER_SUBJECTS: Final = "scrip.*.ledger.*.*.*"
 """The name of an event has three words, and that of a command one (`scrip.acme.ledger.reserve`): a
 stream that took a request for a command would answer it, in the place of the ledger."""
@@ -46,6 +53,7 @@ MESSAGE_BYTES_MAX: Final = 256 * 1024
 """The largest generation event. A dead letter adds headers, and must fit what NATS carries."""
 
 GENERATION_MESSAGES_MAX: Final = 50_000_000
+PAYMENT_MESSAGES_MAX: Final = 10_000_000
 LEDGER_MESSAGES_MAX: Final = 10_000_000
 DEAD_MESSAGES_MAX: Final = 1_000_000
 DEDUP_SECONDS: Final = 120.0
@@ -82,6 +90,18 @@ def stream_configs() -> list[StreamConfig]:
             duplicate_window=DEDUP_SECONDS,
         ),
         StreamConfig(
+            name=PAYMENT,
+            description="What providers told of payments; kept until it is in PostgreSQL",
+            subjects=[PAYMENT_SUBJECTS],
+            # As for GENERATION. A provider whose webhook is refused sends it again for days.
+            retention=RetentionPolicy.LIMITS,
+            discard=DiscardPolicy.NEW,
+            storage=StorageType.FILE,
+            max_msgs=PAYMENT_MESSAGES_MAX,
+            max_msg_size=PAYMENT_BYTES_MAX,
+            duplicate_window=DEDUP_SECONDS,
+        ),
+        StreamConfig(
             name=LEDGER,
             description="Every ledger event, in order; made from PostgreSQL, again if it is lost",
             subjects=[LEDGER_SUBJECTS],
@@ -105,19 +125,26 @@ def stream_configs() -> list[StreamConfig]:
     ]
 
 
-def consumer_config() -> ConsumerConfig:
-    """Return the durable consumer that workers share.
+def consumer_configs() -> dict[str, ConsumerConfig]:
+    """Return the durable consumers that workers share, by their streams.
 
-    Deliveries are not limited: how often is enough depends on why, so `generations` decides it.
+    Deliveries are not limited: how often is enough depends on why, so whoever handles decides it.
     """
+    return {
+        GENERATION: _consumer(DURABLE, GENERATION_SUBJECTS),
+        PAYMENT: _consumer(PAYMENT_DURABLE, PAYMENT_SUBJECTS),
+    }
+
+
+def _consumer(name: str, subjects: str) -> ConsumerConfig:
     return ConsumerConfig(
-        name=DURABLE,
-        durable_name=DURABLE,
+        name=name,
+        durable_name=name,
         ack_policy=AckPolicy.EXPLICIT,
         ack_wait=ACK_WAIT_SECONDS,
         max_deliver=-1,
         max_ack_pending=ACKS_PENDING_MAX,
-        filter_subject=GENERATION_SUBJECTS,
+        filter_subject=subjects,
     )
 
 
@@ -196,14 +223,15 @@ async def ensure_streams(js: JetStreamContext) -> None:
     """Create missing streams, and correct limits. Any number of processes may do it at once."""
     for config in stream_configs():
         await _ensure_stream(js, config)
-    await js.add_consumer(GENERATION, consumer_config())
+    for stream, consumer in consumer_configs().items():
+        await js.add_consumer(stream, consumer)
 
 
-async def trim_generations(js: JetStreamContext) -> None:
-    """Remove from GENERATION what workers have handled, from its beginning without a gap."""
-    info = await js.consumer_info(GENERATION, DURABLE)
+async def trim(js: JetStreamContext, stream: str, durable: str) -> None:
+    """Remove from a stream what its workers have handled, from its beginning without a gap."""
+    info = await js.consumer_info(stream, durable)
     if info.ack_floor is not None and info.ack_floor.stream_seq:
-        await js.purge_stream(GENERATION, seq=info.ack_floor.stream_seq + 1)
+        await js.purge_stream(stream, seq=info.ack_floor.stream_seq + 1)
 
 
 async def _ensure_stream(js: JetStreamContext, config: StreamConfig) -> None:
@@ -288,6 +316,11 @@ def token_of(tenant: str) -> str:
 def tenant_of(subject: str) -> str:
     """Return the tenant in `scrip.<tenant>.…`. The inverse of `token_of`."""
     return subject.split(".", 2)[1].replace("%2E", ".")
+
+
+def payment_subject(tenant: str, provider: str) -> str:
+    """Return where a provider's deliveries go: `scrip.<tenant>.payment.stripe`."""
+    return f"scrip.{token_of(tenant)}.payment.{provider}"
 
 
 def ledger_subject(tenant: str, event: str) -> str:

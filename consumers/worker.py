@@ -13,14 +13,20 @@ import structlog
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from psycopg.errors import UndefinedTable
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-from consumers import deadlines
+from consumers import deadlines, deliveries
+from consumers.fetching import Fetch
 from consumers.generations import capture_generations
 from consumers.health import Health, Part
 from consumers.outbox import StreamIsAhead, publish_ledger
+from consumers.payments import Payments, capture_payments
 from consumers.publishing import AckUnknown, Refused
 from consumers.pulling import ConsumerGone
+from consumers.settling import Settler
 from consumers.streams import API_SECONDS_MAX, check_sync, connect, jetstream
+from consumers.waiting import settle_waiting
+from ledger.recorder import LIVELY
 from ledger.writer import Writer
 
 log = structlog.get_logger(__name__)
@@ -31,12 +37,24 @@ RESTART_DOUBLINGS_MAX: Final = 10
 STEADY_SECONDS: Final = 30.0
 """A part that ran this long begins with short pauses again."""
 PROBE_SECONDS: Final = 5.0
+CONNECTIONS_MAX: Final = 10
+"""How many connections to the database payments use at most."""
+PARTS: Final = (
+    "deadlines",
+    "deliveries",
+    "waiting",
+    "generations",
+    "payments",
+    "outbox",
+    "nats",
+)
 
 OUTSIDE: Final = (
     NatsError,
     OSError,
     TimeoutError,
     psycopg.OperationalError,
+    PoolTimeout,
     UndefinedTable,
     ConsumerGone,
     Refused,
@@ -50,14 +68,19 @@ Run = Callable[[Part, asyncio.Event], Awaitable[None]]
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerDeps:
-    """What a worker works with. `database_url` is the services' role's."""
+    """What a worker works with. `database_url` is the services' role's.
+
+    Without `fetch`, payments that must be asked of their provider wait.
+    """
 
     writer: Writer
     database_url: str
     nats_url: str
     nats_monitor_url: str | None = None
+    fetch: Fetch | None = None
     refuse_lazy_sync: bool = False
     deadlines_poll_seconds: float = deadlines.POLL_SECONDS
+    webhook_payload_days: int = 30
     health: Health = field(default_factory=Health)
 
 
@@ -68,33 +91,48 @@ async def work(deps: WorkerDeps, stop: asyncio.Event) -> None:
     NATS and PostgreSQL may come and go; what depends on them waits.
     """
     await check_sync(deps.nats_monitor_url, refuse=deps.refuse_lazy_sync)
-    parts = {
-        name: deps.health.part(name) for name in ("deadlines", "generations", "outbox", "nats")
-    }
-    settling = supervised(
-        parts["deadlines"],
-        lambda part, stop: deadlines.settle_deadlines(
-            deps.database_url, deps.writer, part, stop, deps.deadlines_poll_seconds
-        ),
-        stop,
+    parts = {name: deps.health.part(name) for name in PARTS}
+    pool = AsyncConnectionPool(
+        deps.database_url, min_size=1, max_size=CONNECTIONS_MAX, open=False, kwargs=LIVELY
     )
-    async with asyncio.TaskGroup() as group:
-        # Expiry needs no NATS, so it does not wait for it.
-        group.create_task(settling)
+    settler = Settler(pool, deps.writer)
+    async with pool, asyncio.TaskGroup() as group:
+        for name, run in _without_nats(deps, settler).items():
+            group.create_task(supervised(parts[name], run, stop))
         client = await _connected(deps.nats_url, stop)
         if client is None:
             return
         try:
-            await _with_nats(deps, client, parts, stop)
+            await _with_nats(deps, client, settler, parts, stop)
         finally:
             await client.close()
 
 
+def _without_nats(deps: WorkerDeps, settler: Settler) -> dict[str, Run]:
+    """Return the parts that need no NATS, and so do not wait for it."""
+    url = deps.database_url
+    return {
+        "deadlines": lambda part, stop: deadlines.settle_deadlines(
+            url, deps.writer, part, stop, deps.deadlines_poll_seconds
+        ),
+        "deliveries": lambda part, stop: deliveries.purge_old(
+            url, deps.webhook_payload_days, part, stop
+        ),
+        "waiting": lambda part, stop: settle_waiting(settler, part, stop),
+    }
+
+
 async def _with_nats(
-    deps: WorkerDeps, client: Client, parts: dict[str, Part], stop: asyncio.Event
+    deps: WorkerDeps,
+    client: Client,
+    settler: Settler,
+    parts: dict[str, Part],
+    stop: asyncio.Event,
 ) -> None:
+    payments = Payments(settler.pool, settler, deps.fetch)
     runs: dict[str, Run] = {
         "generations": lambda part, stop: capture_generations(client, deps.writer, part, stop),
+        "payments": lambda part, stop: capture_payments(client, payments, part, stop),
         "outbox": lambda part, stop: publish_ledger(client, deps.database_url, part, stop),
         "nats": lambda part, stop: probe(client, part, stop),
     }

@@ -12,12 +12,13 @@ from msgspec import Struct, structs
 from ledger.append import Append, Appended, Rows
 from ledger.cache import Cache, Entry
 from ledger.codec import NAME_OF, encode
-from ledger.domain.catalog import Catalog, decide_catalog
-from ledger.domain.commands import AccountCommand, CaptureUpTo, CatalogCommand, Refund
+from ledger.domain.catalog import Catalog
+from ledger.domain.commands import AccountCommand, Refund, Settle, TenantCommand
 from ledger.domain.decide import NO_PRICES, decide, is_by_time, recalled_by
 from ledger.domain.entities import Balance
 from ledger.domain.errors import IdempotencyMismatch, InternalError, LedgerError
 from ledger.domain.events import Event, subject_of
+from ledger.domain.tenant import decide_tenant
 from ledger.pending import Answer, Pending
 from ledger.records import Order, Outcome, Recorded, stream_id
 from ledger.store import Receipt, Session, StoredSnapshot
@@ -225,15 +226,15 @@ class Batch:
         if entry.unreadable:
             raise entry.unreadable
         if order.account is None:
-            put = decide_catalog(entry.catalog, cast("CatalogCommand", command), self._time(entry))
-            return (put,), True
+            said = decide_tenant(entry.catalog, cast("TenantCommand", command), self._time(entry))
+            return (said,), True
         command = cast("AccountCommand", command)
         prices = self._prices(order.tenant) if asks_catalog(command) else NO_PRICES
         now = self._time(entry)
         events = decide(entry.account, command, now, key=order.key or "", prices=prices)
-        if isinstance(command, CaptureUpTo):  # It may have nothing to add to what is due.
-            return events, bool(events) and not is_by_time(events[-1])
-        return events, bool(events)
+        # Some commands may have nothing to add to what is due, and a Settle never has.
+        has_own = bool(events) and (isinstance(command, Settle) or not is_by_time(events[-1]))
+        return events, has_own
 
     def _prices(self, tenant: str) -> Catalog:
         entry = self.cache[stream_id(tenant, None)]
@@ -360,7 +361,7 @@ class Batch:
         return sum(entry not in undone for entry in self._places)
 
 
-def asks_catalog(command: AccountCommand | CatalogCommand) -> bool:
+def asks_catalog(command: AccountCommand | TenantCommand) -> bool:
     """Tell whether deciding `command` asks the tenant's prices or its policy."""
     charge = getattr(command, "charge", None)
     return isinstance(command, Refund) if charge is None else charge.amount is None

@@ -15,12 +15,13 @@ import msgspec
 from ledger.chain import GENESIS
 from ledger.codec import UnknownEvent
 from ledger.domain.account import Account, Snapshot
-from ledger.domain.catalog import Catalog, evolve_catalog
-from ledger.domain.catalog_events import CatalogEvent
+from ledger.domain.catalog import Catalog
 from ledger.domain.errors import InternalError, LedgerError, NewerEvents
 from ledger.domain.events import Event
 from ledger.domain.evolve import evolve
 from ledger.domain.operations import is_operation_event, recall
+from ledger.domain.tenant import evolve_tenant
+from ledger.domain.tenant_events import TenantEvent
 from ledger.reading import recorded_from_row
 from ledger.records import Recorded
 from ledger.store import Session, StoredSnapshot
@@ -94,8 +95,8 @@ class Entry:
     def evolve(self, event: object) -> None:
         """Change the state by one event."""
         if isinstance(self.state, Catalog):
-            assert isinstance(event, CatalogEvent)
-            evolve_catalog(self.state, event)
+            assert isinstance(event, TenantEvent)
+            evolve_tenant(self.state, event)
         else:
             evolve(self.state, event)  # type: ignore[arg-type]
 

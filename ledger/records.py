@@ -10,15 +10,14 @@ from uuid import UUID, uuid5
 import msgspec
 from msgspec import Struct
 
-from ledger.domain.commands import CatalogCommand, Command
+from ledger.domain.commands import Command, TenantCommand
 from ledger.domain.decide import recalled_by
 from ledger.domain.entities import Balance, Grant, Operation
 from ledger.domain.errors import InvalidCommand
 from ledger.domain.events import Event
+from ledger.domain.values import TEXT_MAX, is_storable
 
 STREAMS = UUID("5c1bcb1e-6f0a-5d0e-9d55-2f1c9a6f0e11")
-TEXT_MAX = 255
-"""The most characters of a name or key: PostgreSQL must be able to index it."""
 _canonical = msgspec.json.Encoder(order="deterministic")
 
 
@@ -27,7 +26,7 @@ class Order(Struct, frozen=True, kw_only=True, gc=False):
 
     `key` is the idempotency key, unique in the stream for ever; None only for commands that are
     harmless to repeat and need no receipt. `by` says who asks: `key:…`, `service:…`.
-    The account is None for commands on the tenant's catalog.
+    The account is None for commands on the tenant itself: its catalog, alerts.
     """
 
     tenant: str
@@ -44,9 +43,9 @@ class Order(Struct, frozen=True, kw_only=True, gc=False):
         return stream_id(self.tenant, self.account)
 
     @property
-    def is_for_catalog(self) -> bool:
-        """Tell whether this is about the tenant's catalog and not about an account."""
-        return isinstance(self.command, CatalogCommand)
+    def is_for_tenant(self) -> bool:
+        """Tell whether this is about the tenant itself, such as its catalog, and no account."""
+        return isinstance(self.command, TenantCommand)
 
     def content(self) -> bytes:
         """Return the hash by which a repeated key is known to mean the same command."""
@@ -59,24 +58,17 @@ def fault_of(order: Order) -> InvalidCommand | None:
     Told before it is queued: in a batch with others, it would keep all of them from being written.
     """
     command = order.command
-    name = None if isinstance(command, CatalogCommand) else recalled_by(command)
+    name = None if isinstance(command, TenantCommand) else recalled_by(command)
     for field, text in (
         ("key", order.key),
         ("account", order.account),
         ("tenant", order.tenant),
         ("id", name),
     ):
-        if text is not None and not _is_storable(text):
+        if text is not None and not is_storable(text):
             rule = f"must be 1 to {TEXT_MAX} characters, none of them NUL or a lone surrogate"
             return InvalidCommand(field=field, rule=rule)
     return None
-
-
-def _is_storable(text: str) -> bool:
-    if not 1 <= len(text) <= TEXT_MAX or "\0" in text:
-        return False
-    # Surrogates are what UTF-8 cannot encode.
-    return text.isascii() or not any("\ud800" <= char <= "\udfff" for char in text)
 
 
 class Recorded(Struct, frozen=True, kw_only=True, gc=False):
@@ -126,5 +118,5 @@ class View(Struct, frozen=True, gc=False):
 
 @lru_cache(maxsize=65_536)
 def stream_id(tenant: str, account: str | None) -> UUID:
-    """Return the stream of an account, or of a tenant's catalog (None): the same everywhere."""
+    """Return the stream of an account, or of a tenant itself (None): the same everywhere."""
     return uuid5(STREAMS, f"catalog:{tenant}" if account is None else f"account:{tenant}/{account}")

@@ -17,9 +17,10 @@ from ledger.cache import SNAPSHOT_FORMAT
 from ledger.chain import GENESIS, link
 from ledger.codec import Fact, UnknownEvent, decode
 from ledger.domain.account import Account, Snapshot
-from ledger.domain.catalog import Catalog, evolve_catalog
-from ledger.domain.catalog_events import CatalogEvent
+from ledger.domain.catalog import Catalog
 from ledger.domain.evolve import evolve
+from ledger.domain.tenant import evolve_tenant
+from ledger.domain.tenant_events import TenantEvent
 from ledger.records import stream_id
 from ledger.store import StoredSnapshot
 from ledger.stored import Reader, StoredRow, reading
@@ -136,10 +137,10 @@ class Story(Chain):
 
     def _fold(self, fact: Fact) -> None:
         if isinstance(self.state, Catalog):
-            assert isinstance(fact.event, CatalogEvent), "no event of a catalog"
-            evolve_catalog(self.state, fact.event)
+            assert isinstance(fact.event, TenantEvent), "no event of a tenant"
+            evolve_tenant(self.state, fact.event)
         else:
-            assert not isinstance(fact.event, CatalogEvent), "an event of a catalog"
+            assert not isinstance(fact.event, TenantEvent), "an event of a tenant"
             evolve(self.state, fact.event)
 
     def end(self) -> None:

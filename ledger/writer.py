@@ -210,9 +210,7 @@ class Writer:
         deadline = time.monotonic() + self.command_timeout_seconds
         fault = fault_of(order)
         stream = order.stream if fault is None else NOWHERE
-        return Pending(
-            stream, order, answer, deadline, is_catalog=order.is_for_catalog, fault=fault
-        )
+        return Pending(stream, order, answer, deadline, is_catalog=order.is_for_tenant, fault=fault)
 
 
 def _resolve(future: Future[Any], answer: object) -> None:

@@ -30,7 +30,7 @@ from api.app import create_app
 from api.routes import Deps, NatsWay
 from api.sealing import SecretKeys
 from consumers.health import Health
-from consumers.streams import JetStreamUnsafe, connect, tenant_of
+from consumers.streams import JetStreamUnsafe, connect, payment_subject, tenant_of
 from consumers.worker import WorkerDeps, work
 from ledger.guard import RefusedToStart
 from ledger.store import Store
@@ -143,7 +143,11 @@ def _nats(settings: Settings) -> NatsWay | None:
     if settings.nats_url is None:
         return None
     url = settings.nats_url.get_secret_value()
-    return NatsWay(connect=lambda: connect(url, "scrip-api"), tenant_of=tenant_of)
+    return NatsWay(
+        connect=lambda: connect(url, "scrip-api"),
+        tenant_of=tenant_of,
+        payment_subject=payment_subject,
+    )
 
 
 def _version() -> str:
@@ -260,6 +264,7 @@ async def _worker(settings: Settings) -> None:
                 nats_monitor_url=settings.nats_monitor_url,
                 refuse_lazy_sync=settings.nats_refuse_lazy_sync,
                 deadlines_poll_seconds=settings.deadlines_poll_seconds,
+                webhook_payload_days=settings.webhook_payload_days,
                 health=health,
             )
             app = worker_health(writer, runner, health)

@@ -137,6 +137,10 @@ class Settings(BaseSettings):
         default=1.0, description="How often the worker looks for what is due."
     )
 
+    webhook_payload_days: Annotated[int, Ge(1), Le(3_650)] = Field(
+        default=30, description="How long deliveries of webhooks are kept to look into."
+    )
+
     @field_validator("database_url", "database_owner_url")
     @classmethod
     def _is_of_postgresql(cls, url: SecretStr | None) -> SecretStr | None:

@@ -97,7 +97,8 @@ class Part:
     def whole(self, name: str) -> int | None:
         """Return a whole number that one payment can be of, of either sign."""
         value = self.get(name)
-        if isinstance(value, Decimal) and value.is_finite() and abs(value) <= MINOR_MAX:
+        # Without abs(), which fails on a Decimal beyond all measure.
+        if isinstance(value, Decimal) and value.is_finite() and -MINOR_MAX <= value <= MINOR_MAX:
             value = int(value) if value == int(value) else None
         # Not isinstance: True is no number.
         return value if type(value) is int and abs(value) <= MINOR_MAX else None

@@ -12,11 +12,12 @@ from ledger.domain.values import PRIORITY_DEFAULT, TTL_SECONDS_DEFAULT, Credits
 
 
 class PutAccount(Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True, gc=False):
-    """Open an account, or put its properties again."""
+    """Open an account, or put its properties again; with `only_new`, leave one that is open."""
 
     label: str | None = None
     overdraft_limit: Credits = 0
     metadata: dict[str, str] = {}
+    only_new: bool = False
 
 
 class GrantCredits(Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True, gc=False):
@@ -196,6 +197,18 @@ class SetReferralReward(Struct, frozen=True, kw_only=True, tag=True, omit_defaul
     effective_at: datetime | None = None
 
 
+class RaiseAlert(Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True, gc=False):
+    """Say what a person has to put right: which kind (`code`), and what it is about.
+
+    Under one key it is raised once, so a key of all that makes two alerts the same keeps it one.
+    """
+
+    code: str
+    subject: str
+    price: str = ""
+    detail: str = ""
+
+
 AccountCommand = (
     PutAccount
     | GrantCredits
@@ -212,4 +225,5 @@ AccountCommand = (
     | Settle
 )
 CatalogCommand = SetFeature | SetRateCard | SetRefundPolicy | SetPlan | SetPack | SetReferralReward
-Command = AccountCommand | CatalogCommand
+TenantCommand = CatalogCommand | RaiseAlert
+Command = AccountCommand | TenantCommand

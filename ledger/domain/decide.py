@@ -76,8 +76,8 @@ def decide(
     """Return what is due at `now`, then what `command` makes happen: its own event is the last.
 
     `key` is the command's idempotency key: what the command makes is named after it, unless it
-    brings a name. `Settle`, a `CaptureUpTo` and an `ApplyPayment` that have nothing to add may make
-    nothing happen.
+    brings a name. `Settle`, and a `CaptureUpTo`, an `ApplyPayment` or a `PutAccount` that have
+    nothing to add, may make nothing happen.
     Raises a LedgerError; then nothing of this happens, what is due included.
     """
     if not account.is_due(now):
@@ -152,7 +152,7 @@ def _act(
     account: Account, command: AccountCommand, now: datetime, key: str, prices: Catalog
 ) -> tuple[AccountEvent, ...]:
     if isinstance(command, PutAccount):
-        return (_put_account(account, command),)
+        return () if command.only_new and account.opened else (_put_account(account, command),)
     if not account.opened:
         if isinstance(command, Settle):
             return ()

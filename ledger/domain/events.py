@@ -12,7 +12,6 @@ from typing import Final
 from msgspec import Struct
 
 from ledger.domain.catalog_events import (
-    CatalogEvent,
     FeatureSet,
     PackSet,
     PlanSet,
@@ -31,6 +30,7 @@ from ledger.domain.entities import (
     Return,
     Source,
 )
+from ledger.domain.tenant_events import AlertRaised, TenantEvent
 from ledger.domain.values import Credits
 
 
@@ -336,7 +336,7 @@ AccountEvent = (
     | CreditsRefunded
     | BalanceAdjusted
 )
-Event = AccountEvent | CatalogEvent
+Event = AccountEvent | TenantEvent
 
 NAMES: Final[dict[str, type[Event]]] = {
     "account.opened.v1": AccountOpened,
@@ -360,6 +360,7 @@ NAMES: Final[dict[str, type[Event]]] = {
     "catalog.plan_set.v1": PlanSet,
     "catalog.pack_set.v1": PackSet,
     "catalog.referral_reward_set.v1": ReferralRewardSet,
+    "alert.raised.v1": AlertRaised,
 }
 
 

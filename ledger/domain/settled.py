@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 from msgspec import Struct
 
@@ -19,7 +19,18 @@ AlertCode = Literal[
     "currency_mismatch",
     "too_many_credits",
     "delta_mismatch",
+    "account_conflict",
+    "refused",
+    "unreadable_delivery",
 ]
+"""Those from `account_conflict` on do not follow from facts alone: the owners' links say so, the
+ledger has refused what follows, a delivery could not be read."""
+
+
+PRICE_CODES: Final[frozenset[AlertCode]] = frozenset(
+    {"unknown_price", "amount_mismatch", "currency_mismatch", "too_many_credits"}
+)
+"""Those that another catalog would put right."""
 
 
 class Offer(Struct, frozen=True):
@@ -63,8 +74,11 @@ class Entitlement(Struct, frozen=True, kw_only=True, omit_defaults=True):
     effective_at: datetime
     expires_at: datetime | None = None
     """None: never. A period's credits end with it, unless all of them roll over."""
+    subscription: str | None = None
+    """The ref of what it is a period of; of a single payment for a plan, its own key."""
+    starts_at: datetime | None = None
     ends_at: datetime | None = None
-    """The end of the period; None for a pack."""
+    """The period, `[start, end)`; None for a pack."""
     source: Source
 
 

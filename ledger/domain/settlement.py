@@ -109,6 +109,7 @@ class _Settling:
             share=share,
             paid_at=paid_at,
             starts_at=starts_at,
+            subscription=purchase.subscription or purchase.payment,
         )
         self.entitlements.append(entitlement)
         if entitlement.ends_at is not None and (share.back < share.of or not share.of):
@@ -208,6 +209,7 @@ class _Settling:
                     share=share,
                     paid_at=at,
                     starts_at=at,
+                    subscription=paid.invoice.content.subscription,
                 )
             )
 
@@ -275,7 +277,14 @@ def _moment(fact: PaymentFact, content: Subscription) -> tuple[bool, datetime, i
 
 
 def _of_payment(
-    key: str, offer: Offer, quantity: int, *, share: Share, paid_at: datetime, starts_at: datetime
+    key: str,
+    offer: Offer,
+    quantity: int,
+    *,
+    share: Share,
+    paid_at: datetime,
+    starts_at: datetime,
+    subscription: str,
 ) -> Entitlement:
     terms = offer.terms
     granted, bonus = terms.credits * quantity, 0
@@ -299,6 +308,8 @@ def _of_payment(
         frozen=share.frozen,
         effective_at=min(paid_at, starts_at),
         expires_at=expires_at,
+        subscription=None if ends_at is None else subscription,
+        starts_at=None if ends_at is None else starts_at,
         ends_at=ends_at,
         source=Source("payment", key),
     )
@@ -311,6 +322,7 @@ def _of_period(
     terms = biggest.offer.terms
     assert isinstance(terms, Plan)
     key = f"{subscription}:{int(ends_at.timestamp())}"
+    starts_at = min(line.line.starts_at for line in period.lines)
     return Entitlement(
         payment=key,
         offer=biggest.offer.key,
@@ -319,8 +331,10 @@ def _of_period(
         credits=sum(period.pieces().values()),
         reversed=taken,
         frozen=frozen,
-        effective_at=min(line.line.starts_at for line in period.lines),
+        effective_at=starts_at,
         expires_at=None if terms.rollover == "all" else ends_at,
+        subscription=subscription,
+        starts_at=starts_at,
         ends_at=ends_at,
         source=Source("subscription", subscription),
     )

@@ -87,6 +87,14 @@ def is_name(text: str) -> bool:
     return len(text) <= NAME_MAX and _NAME.fullmatch(text) is not None
 
 
+def is_storable(text: str) -> bool:
+    """Tell whether PostgreSQL can keep `text` and index it: not empty, nor longer than a text."""
+    if not 1 <= len(text) <= TEXT_MAX or "\0" in text:
+        return False
+    # Surrogates are what UTF-8 cannot encode.
+    return text.isascii() or not any("\ud800" <= char <= "\udfff" for char in text)
+
+
 def parse_decimal(text: str | Decimal, *, signed: bool = False) -> int:
     """Return a decimal with at most 6 places as a whole number of millionths.
 

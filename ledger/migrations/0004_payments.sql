@@ -38,6 +38,7 @@ CREATE TABLE scrip.account_links (
 
 CREATE INDEX account_links_account ON scrip.account_links (tenant, account);
 
+COMMENT ON COLUMN scrip.account_links.owner IS 'A customer or a user; or one payment or subscription, by any name of its own';
 COMMENT ON COLUMN scrip.account_links.by IS 'Who said so: `key:…`, or `fact:…` where a payment named both';
 
 -- One row a payment, a paid period, or a change of credits by a user system.
@@ -58,6 +59,7 @@ CREATE TABLE scrip.payments (
     ends_at timestamptz,
     rolled_at timestamptz,
     first_seen_at timestamptz NOT NULL DEFAULT now(),
+    updated_at timestamptz NOT NULL DEFAULT now(),
     applied_at timestamptz,
     PRIMARY KEY (tenant, payment),
     FOREIGN KEY (tenant, fact) REFERENCES scrip.payment_facts (tenant, id)
@@ -71,7 +73,8 @@ CREATE INDEX payments_periods ON scrip.payments (tenant, subscription, ends_at)
 
 COMMENT ON COLUMN scrip.payments.fact IS 'One of the facts that it follows from; the others are connected to it';
 COMMENT ON COLUMN scrip.payments.revision IS 'From how many facts it follows';
-COMMENT ON COLUMN scrip.payments.why IS 'Why it waits: account_unknown, account_not_found; or the code of the refusal';
+COMMENT ON COLUMN scrip.payments.owners IS 'All names under which it may be linked to an account: of its customer, and its own';
+COMMENT ON COLUMN scrip.payments.why IS 'Why it waits: account_unknown, account_conflict, account_not_found; or the code of the refusal';
 COMMENT ON COLUMN scrip.payments.told IS 'JSON of the entitlement or the change of credits';
 COMMENT ON COLUMN scrip.payments.amount IS 'Micro-credits: granted and bonus, less what went back; signed for a change';
 COMMENT ON COLUMN scrip.payments.rolled_at IS 'When what was unspent of the period went over into the next, if any did';
@@ -93,6 +96,7 @@ CREATE TABLE scrip.subscriptions (
     cancel_at timestamptz,
     ended_at timestamptz,
     since timestamptz NOT NULL,
+    updated_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (tenant, subscription),
     FOREIGN KEY (tenant, fact) REFERENCES scrip.payment_facts (tenant, id)
 );
@@ -110,7 +114,8 @@ CREATE TABLE scrip.payment_alerts (
     code text NOT NULL,
     subject text NOT NULL,
     price text NOT NULL DEFAULT '',
-    fact text NOT NULL,
+    fact text,
+    revision integer NOT NULL DEFAULT 0,
     raised_at timestamptz NOT NULL DEFAULT now(),
     resolved_at timestamptz,
     PRIMARY KEY (tenant, code, subject, price)
@@ -118,6 +123,9 @@ CREATE TABLE scrip.payment_alerts (
 
 CREATE INDEX payment_alerts_open ON scrip.payment_alerts (tenant, raised_at)
     WHERE resolved_at IS NULL;
+
+COMMENT ON COLUMN scrip.payment_alerts.revision IS 'From how many facts it follows: fewer cannot resolve it';
+COMMENT ON COLUMN scrip.payment_alerts.fact IS 'One of the facts that it follows from; NULL: a delivery that could not be read';
 
 GRANT SELECT, INSERT ON scrip.payment_facts TO {app_role};
 GRANT SELECT, INSERT ON scrip.payment_refs TO {app_role};

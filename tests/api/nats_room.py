@@ -16,7 +16,7 @@ from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
 from api.routes import NatsWay
-from consumers.streams import connect, tenant_of, token_of
+from consumers.streams import connect, payment_subject, tenant_of, token_of
 from tests.api.room import Answer, Service, Tenant, fresh
 
 T = TypeVar("T")
@@ -28,7 +28,10 @@ RUN_SECONDS_MAX = 120.0
 def way_to(url: str, requests_max: int = 4_096) -> NatsWay:
     """Return the way that `scrip serve api` gives its application."""
     return NatsWay(
-        connect=lambda: connect(url, "scrip-api"), tenant_of=tenant_of, requests_max=requests_max
+        connect=lambda: connect(url, "scrip-api"),
+        tenant_of=tenant_of,
+        payment_subject=payment_subject,
+        requests_max=requests_max,
     )
 
 

@@ -75,14 +75,13 @@ class Client:
             sent["Idempotency-Key"] = key
         if body is not None:
             more["json"] = body
-        response = self.http.request(method, path, headers=sent, **more)
-        is_json = "json" in response.headers.get("content-type", "")
-        return Answer(
-            status=response.status_code,
-            body=response.json() if is_json else response.text,
-            headers=response.headers,
-            raw=response.content,
-        )
+        return _answer(self.http.request(method, path, headers=sent, **more))
+
+    def send_raw(
+        self, method: str, path: str, headers: list[tuple[bytes, bytes]], body: Any
+    ) -> Answer:
+        """Send these headers, each as often as it is given, and these bytes."""
+        return _answer(self.http.request(method, path, headers=headers, content=body))
 
     def get(self, path: str, **parameters: Any) -> Answer:
         return self.send("GET", path, params=parameters or None)
@@ -92,6 +91,16 @@ class Client:
 
     def put(self, path: str, body: Any = None, *, key: str | None = None) -> Answer:
         return self.send("PUT", path, {} if body is None else body, key=key or fresh("key"))
+
+
+def _answer(response: httpx.Response) -> Answer:
+    is_json = "json" in response.headers.get("content-type", "")
+    return Answer(
+        status=response.status_code,
+        body=response.json() if is_json else response.text,
+        headers=response.headers,
+        raw=response.content,
+    )
 
 
 class Tenant(Struct):

@@ -29,6 +29,9 @@ ELSEWHERE = {
     "projection_behind": "no runner: test_a_read_side_that_is_behind",
     "secrets_key_missing": "a service without keys: test_webhook_endpoints",
     "secrets_unreadable": "a service with other keys: test_webhook_receiving",
+    "nats_unavailable": "NATS away, or full: test_webhook_nats",
+    "webhook_malformed": "a signature that can be read in two ways: test_webhook_taking",
+    "webhook_unproven": "a wrong signature: test_webhook_taking",
     "webhook_limit_reached": "a secret too many: test_webhook_endpoints",
 }
 
@@ -85,6 +88,7 @@ PROVOKED: dict[str, Provoke] = {
     ),
     "catalog_entry_not_found": lambda t, _: t.reader.get("/v1/catalog/features/none"),
     "webhook_endpoint_not_found": lambda t, _: t.admin.get("/v1/webhook-endpoints/whe_none"),
+    "webhook_delivery_not_found": lambda t, _: t.admin.get(f"{_endpoint(t)}/deliveries/dlv_none"),
     "webhook_secret_not_found": lambda t, _: t.admin.send(
         "DELETE", f"{_endpoint(t)}/secrets/whs_none", key="k"
     ),

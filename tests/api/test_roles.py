@@ -10,6 +10,8 @@ from tests.api.room import Role, Service, Tenant
 from tests.api.writes import USES
 
 OPEN = {"live", "ready", "metrics"}
+PROVEN = {"take_webhook"}
+"""Whoever sends proves it by a signature, and has no key."""
 READS = {
     "list_accounts",
     "read_account",
@@ -68,6 +70,8 @@ ADMIN_ONLY = {
     "delete_webhook_endpoint",
     "add_webhook_secret",
     "remove_webhook_secret",
+    "list_webhook_deliveries",
+    "read_webhook_delivery",
 }
 MAY: dict[Role, set[str]] = {
     "reader": READS,
@@ -81,7 +85,7 @@ BODIES: dict[str, object] = {
     "change_webhook_endpoint": {"state": "disabled"},
     "add_webhook_secret": {},
 }
-PROTECTED = [route for route in ROUTES if route.name not in OPEN]
+PROTECTED = [route for route in ROUTES if route.name not in OPEN | PROVEN]
 IDS = {
     "account": "a",
     "grant": "g",
@@ -90,13 +94,14 @@ IDS = {
     "feature": "f",
     "endpoint": "whe_none",
     "secret": "whs_none",
+    "delivery": "dlv_none",
     "plan": "p",
     "pack": "p",
 }
 
 
 def test_every_route_stands_in_the_table_once() -> None:
-    tables = [OPEN, READS, SPENDING, ADMIN_ONLY]
+    tables = [OPEN, PROVEN, READS, SPENDING, ADMIN_ONLY]
     assert sum(map(len, tables)) == len(ROUTES)
     assert set().union(*tables) == {route.name for route in ROUTES}
 

@@ -30,7 +30,7 @@ BAD: list[tuple[Provider, str, str]] = [
     ("stripe", "", "begin with whsec_"),
     ("stripe", "sk_live_" + "a1b2c3d4" * 4, "begin with whsec_: copy all"),
     ("stripe", "v1,whsec_" + "a1b2c3d4" * 4, "leave out what stands before"),
-    ("stripe", "whsec_" + "a" * 23, "at least 24 characters"),
+    ("stripe", "whsec_" + "a" * 23, "at least 24 letters"),
     ("stripe", "whsec_" + "a1b2c3d4" * 3 + "\n", "visible ASCII"),
     ("stripe", "whsec_" + "ä" * 30, "visible ASCII"),
     ("stripe", "whsec_" + "a" * 250, "at most 255"),

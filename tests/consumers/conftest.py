@@ -10,8 +10,11 @@ from typing import Any
 import pytest
 
 from ledger.migrate import migrate
+from ledger.store import Store
+from ledger.writer import Writer
 from scrip.embedded import EmbeddedNats, EmbeddedPostgres
 from tests.consumers.room import Room
+from tests.consumers.settling_room import Clock, Dated
 from tests.nats_streams import delete_streams
 
 TEST_SECONDS_MAX = 240
@@ -52,6 +55,19 @@ def room(
     asyncio.run(delete_streams(nats_server.url))
     with Room(urls, nats_server) as room:
         yield room
+    postgres_server.drop_database(name)
+
+
+@pytest.fixture
+def dated(postgres_server: EmbeddedPostgres, ledger_template: str) -> Iterator[Dated]:
+    """Give a test its own database, and a writer whose clock it sets."""
+    name = f"consumers_{next(_numbers)}"
+    urls = postgres_server.create_database(name, ledger_template)
+    clock = Clock()
+    store = Store.open(urls.app_url)
+    with Writer(store, clock=clock) as writer:
+        yield Dated(urls, writer, clock)
+    store.close()
     postgres_server.drop_database(name)
 
 

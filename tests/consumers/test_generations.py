@@ -8,7 +8,7 @@ import pytest
 
 from consumers.dead import DeadLetterNotFound, list_dead, read_dead, redrive, redrive_all
 from consumers.publishing import Publisher
-from consumers.streams import DURABLE, GENERATION, jetstream, trim_generations
+from consumers.streams import DURABLE, GENERATION, jetstream, trim
 from ledger.domain.commands import PutAccount, Reserve
 from ledger.domain.entities import Charge
 from ledger.domain.values import MICRO
@@ -119,7 +119,7 @@ async def test_what_is_handled_is_removed_and_what_is_not_stays(room: Room) -> N
         await room.handled(client)
         await room.publish(client, [generation("cancelled", "job-1", "unknown")])
         await room.publish(client, [generation("cancelled", "job-11", "account-1")])
-        await trim_generations(js)
+        await trim(js, GENERATION, DURABLE)
         state = (await js.stream_info(GENERATION)).state
         assert (state.first_seq, state.messages) == (11, 2)
 

@@ -95,8 +95,8 @@ class AnyHistory(Asking):
 
     @precondition(now_and_then)
     @rule(command=CATALOG)
-    def change_the_catalog(self, command: c.CatalogCommand) -> None:
-        """Put a price, a rate card or a refund policy."""
+    def change_the_catalog(self, command: c.TenantCommand) -> None:
+        """Put a price, a rate card or a refund policy; or raise an alert, which changes none."""
         self.ask(command)
 
     @rule(seconds=st.sampled_from((1, 1, 1, 4, 4, 5, 10, 86_400)))
@@ -328,7 +328,7 @@ class AnyHistory(Asking):
             assert self.target.execute(command, key, self.now) == event
             return
         other: c.Command = c.Adjust(amount=999, metadata={"other": "content"})
-        if isinstance(command, c.CatalogCommand):
+        if isinstance(command, c.TenantCommand):
             other = c.SetFeature(feature="image", name="other content")
         assert isinstance(self.target.execute(other, key, self.now), IdempotencyMismatch)
 

@@ -27,7 +27,7 @@ class Model(Payments):
     def execute(self, command: c.Command, key: str, now: datetime) -> Answer:
         """Do what is asked and return what its event must say, or raise Refused and do nothing."""
         self.pass_to(now)
-        if isinstance(command, c.CatalogCommand):
+        if isinstance(command, c.TenantCommand):
             return self.prices.put(command)
         if isinstance(command, c.PutAccount):
             self.opened, self.overdraft_limit = True, command.overdraft_limit

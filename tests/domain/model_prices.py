@@ -52,8 +52,10 @@ class ModelPrices:
         """How long a new grant lives that a refund makes; None: it makes none."""
         return self.policies[-1] if self.policies else None
 
-    def put(self, command: c.CatalogCommand) -> dict[str, Any]:
-        """Put a new version."""
+    def put(self, command: c.TenantCommand) -> dict[str, Any]:
+        """Put a new version; an alert is none."""
+        if isinstance(command, c.RaiseAlert):
+            return {"code": command.code, "subject": command.subject}
         if isinstance(command, c.SetFeature):
             versions: list[Any] = self.units.setdefault(command.feature, [])
             versions.append(command.unit_price)

@@ -76,7 +76,13 @@ def when(seconds: int) -> datetime:
 
 
 def stripe(name: str, type_: str, at: int, object_: dict[str, Any]) -> Delivery:
-    event = {"id": f"evt_{name}", "object": "event", "type": type_, "created": at}
+    event = {
+        "id": f"evt_{name}",
+        "object": "event",
+        "type": type_,
+        "created": at,
+        "livemode": False,
+    }
     return Delivery(name, "stripe", type_, {**event, "data": {"object": object_}})
 
 

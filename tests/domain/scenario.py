@@ -9,10 +9,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 
 from ledger.domain.account import Account
-from ledger.domain.catalog import Catalog, decide_catalog, evolve_catalog
+from ledger.domain.catalog import Catalog
 from ledger.domain.commands import (
     Capture,
-    CatalogCommand,
     Command,
     Deduct,
     Extend,
@@ -21,12 +20,14 @@ from ledger.domain.commands import (
     Refund,
     Release,
     Reserve,
+    TenantCommand,
 )
 from ledger.domain.decide import decide, settle
 from ledger.domain.entities import Balance, Charge, Draw, Grant, Return
 from ledger.domain.errors import LedgerError
 from ledger.domain.events import Event
 from ledger.domain.evolve import evolve
+from ledger.domain.tenant import decide_tenant, evolve_tenant
 from tests.domain.targets import check_books
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -51,10 +52,10 @@ class Scenario:
             self.now += timedelta(seconds=step)
             return None
         self.keys += 1
-        if isinstance(step, CatalogCommand):
-            put = decide_catalog(self.catalog, step, self.now)
-            evolve_catalog(self.catalog, put)
-            return put
+        if isinstance(step, TenantCommand):
+            said = decide_tenant(self.catalog, step, self.now)
+            evolve_tenant(self.catalog, said)
+            return said
         events = decide(self.account, step, self.now, key=f"key-{self.keys}", prices=self.catalog)
         due = len(settle(self.account, self.now)[0])
         for one in events:

@@ -42,4 +42,5 @@ CATALOG = st.one_of(
     st.builds(c.SetFeature, feature=NAMES, name=st.just("name"), unit_price=PRICE),
     st.builds(c.SetRateCard, feature=NAMES, models=MODELS),
     st.builds(c.SetRefundPolicy, regrant_days=st.sampled_from((None, 1, 30))),
+    st.builds(c.RaiseAlert, code=st.just("unknown_price"), subject=st.sampled_from("ab")),
 )

@@ -12,14 +12,15 @@ from typing import Protocol
 
 from ledger.codec import NAME_OF, decode, encode
 from ledger.domain.account import Account, Snapshot
-from ledger.domain.catalog import Catalog, decide_catalog, evolve_catalog
-from ledger.domain.commands import AccountCommand, CatalogCommand, Command, Settle
+from ledger.domain.catalog import Catalog
+from ledger.domain.commands import AccountCommand, Command, Settle, TenantCommand
 from ledger.domain.decide import decide, recalled_by, settle
 from ledger.domain.entities import Balance, Grant, Operation
 from ledger.domain.errors import IdempotencyMismatch, LedgerError
 from ledger.domain.events import AccountEvent, Event, subject_of
 from ledger.domain.evolve import evolve
 from ledger.domain.operations import OperationEvent, is_operation_event, recall
+from ledger.domain.tenant import decide_tenant, evolve_tenant
 
 BUCKETS = ("available", "pending", "reserved", "consumed", "expired", "revoked")
 
@@ -77,8 +78,8 @@ class InMemory:
             return event if first == command else IdempotencyMismatch()
         try:
             own = (
-                self._on_catalog(command, now)
-                if isinstance(command, CatalogCommand)
+                self._on_tenant(command, now)
+                if isinstance(command, TenantCommand)
                 else self._on_account(command, key, now)
             )
         except LedgerError as refusal:
@@ -100,14 +101,14 @@ class InMemory:
             if isinstance(event, AccountEvent):
                 evolve(replayed, event)
             else:
-                evolve_catalog(catalog, event)
+                evolve_tenant(catalog, event)
         assert fingerprint(replayed) == fingerprint(self.account)
         assert catalog == self.catalog
 
-    def _on_catalog(self, command: CatalogCommand, now: datetime) -> Event:
-        event = decide_catalog(self.catalog, command, now)
+    def _on_tenant(self, command: TenantCommand, now: datetime) -> Event:
+        event = decide_tenant(self.catalog, command, now)
         self._store(event, None)
-        evolve_catalog(self.catalog, event)
+        evolve_tenant(self.catalog, event)
         return event
 
     def _on_account(self, command: AccountCommand, key: str, now: datetime) -> Event | None:

@@ -13,7 +13,6 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from ledger.cache import SNAPSHOT_FORMAT
 from ledger.domain.commands import (
-    CatalogCommand,
     Command,
     Deduct,
     Extend,
@@ -21,6 +20,7 @@ from ledger.domain.commands import (
     Refund,
     Release,
     Reserve,
+    TenantCommand,
 )
 from ledger.domain.entities import Charge
 from ledger.domain.errors import LedgerError
@@ -152,7 +152,7 @@ class OverTheStore:
     def execute(self, command: Command, key: str, now: datetime) -> Event | LedgerError | None:
         self.turn += 1
         self.clock.now = now
-        account = None if isinstance(command, CatalogCommand) else "a"
+        account = None if isinstance(command, TenantCommand) else "a"
         one = order(command, key, account, self.tenant)
         try:
             outcome = self._writer.submit(one).result(ANSWER_SECONDS)

@@ -13,6 +13,7 @@ from ledger.domain.commands import (
     Extend,
     GrantCredits,
     PutAccount,
+    RaiseAlert,
     Refund,
     Release,
     Reserve,
@@ -34,6 +35,7 @@ TEN = Charge(amount=10)
 STORY: list[tuple[Command, str | None]] = [
     (SetFeature(feature="image", name="Image", unit_price=3), None),
     (SetRefundPolicy(regrant_days=30), None),
+    (RaiseAlert(code="unknown_price", subject="stripe:session:cs_1", price="price_9"), None),
     (PutAccount(label="Ada", metadata={"plan": "pro"}), "a"),
     (GrantCredits(id="g", amount=10_000, kind="paid", scope=("image",)), "a"),
     (GrantCredits(amount=10_000, kind="promotional", metadata={"why": "welcome"}), "a"),

@@ -55,6 +55,7 @@ class History:
             self.order(tenant, None, c.SetPlan(plan="pro", terms=Plan(name="Pro", credits=9)))
             self.order(tenant, None, c.SetPack(pack="ten", terms=Pack(name="Ten", credits=10)))
             self.order(tenant, None, c.SetReferralReward(referrer=5, referred=5))
+            self.order(tenant, None, c.RaiseAlert(code="unknown_price", subject="pay-1"))
             for account in ACCOUNTS:
                 self.order(tenant, account, c.PutAccount(label=f"{account} of {tenant}"))
                 self.order(tenant, account, c.GrantCredits(amount=3_000, kind="paid"))
