@@ -1,0 +1,1 @@
+"""Asking payment providers for something: one file per provider, and the keys to both."""
