@@ -35,8 +35,8 @@ from api import (
     referral_reward,
     reservations,
     usage,
-    webhook_deliveries,
     users,
+    webhook_deliveries,
     webhook_routes,
     webhook_taking,
 )
