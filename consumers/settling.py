@@ -28,7 +28,7 @@ from ledger.domain.facts import PaymentFact, Provider, User
 from ledger.domain.payment_ids import bonus_grant_id, payment_grant_id
 from ledger.domain.settled import PRICE_CODES, Alert, Delta, Entitlement, Offer
 from ledger.domain.settlement import settle
-from ledger.domain.values import derived_id
+from ledger.domain.values import derived_id, is_name
 from ledger.records import Order
 from ledger.writer import Writer
 
@@ -107,6 +107,9 @@ class Settler(Struct, frozen=True):
     async def _open(self, tenant: str, fact: PaymentFact) -> None:
         """Open the account of a user, if it is not open, and link him to it."""
         account = account_of_user(fact)
+        if not is_name(account):
+            log.warning("user.not_opened", tenant=tenant, fact=fact.id, why="no name of an account")
+            return
         command = PutAccount(only_new=True)
         await self._ask([Order(tenant=tenant, account=account, command=command, key=None, by=BY)])
         async with self.pool.connection() as connection:

@@ -226,6 +226,9 @@ async def test_a_user_who_comes_has_an_account_and_one_that_is_open_stays_as_it_
             o="clerk:user:user_2",
         )
         assert linked == [("mine",)]
+        odd = {**user, "id": "user/3"}
+        await payments.deliver(tenant, clerk("created", "user.created", T0, odd))
+        assert not (await payments.view(tenant, "user/3")).opened
         await payments.deliver(tenant, clerk("gone", "user.deleted", T0 + 9, named))
         assert (await payments.view(tenant, "mine")).opened
 
