@@ -7,6 +7,7 @@ parameters (422), Idempotency-Key (400), encoding, type and size of the body (41
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
@@ -89,6 +90,8 @@ class WriteEndpoint:
         body = await read_body(trace.headers, receive, call.room.deps.body_bytes_max)
         if body is None:
             return None
+        if self.route.load is not None:
+            await asyncio.to_thread(self.route.load, body)
         order = self.order(call.tenant, call.by, call.path, key, body)
         outcome = await call.room.ledger.command(order)
         trace.replayed = outcome.replayed

@@ -174,6 +174,7 @@ _USAGE_ENTRY: Final = {
     "quantity": None,
     "usage": {"input_tokens": 2000, "output_tokens": 400, "cached_input_tokens": 0},
     "price": CAPTURE["price"],
+    "provider_cost": None,
     "actor": "user_42",
     "job": "job_1",
     "metadata": {},

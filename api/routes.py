@@ -169,6 +169,8 @@ class Write(Route, frozen=True, kw_only=True):
     op: str | None = None
     target: str | None = None
     statuses: tuple[int, ...] = (200,)
+    load: Callable[[bytes], None] | None = None
+    """What to do in a thread before the body is read, where that may take long."""
 
     @property
     def body_required(self) -> bool:
