@@ -21,6 +21,7 @@ from tests.domain.payment_stories import (
     PACK,
     SMALL,
     T0,
+    Delivery,
     clerk,
     dispute,
     invoice,
@@ -231,6 +232,35 @@ async def test_a_user_who_comes_has_an_account_and_one_that_is_open_stays_as_it_
         assert not (await payments.view(tenant, "user/3")).opened
         await payments.deliver(tenant, clerk("gone", "user.deleted", T0 + 9, named))
         assert (await payments.view(tenant, "mine")).opened
+
+
+def delta(id_: str, amount: str, account: str = "acct") -> Delivery:
+    payload = {
+        "type": "credits.delta",
+        "timestamp": "2026-09-21T14:13:20Z",
+        "data": {"id": id_, "account": account, "delta": amount},
+    }
+    return Delivery(id_, "users", "credits.delta", payload)
+
+
+async def test_a_user_system_gives_and_takes_once_for_each_id(dated: Dated) -> None:
+    async with dated.payments() as payments:
+        tenant = await payments.new_tenant()
+        for _ in range(2):
+            await payments.deliver(tenant, delta("d_1", "10"))
+            await payments.deliver(tenant, delta("d_2", "-12.5"))
+        balance = await payments.balance(tenant)
+        assert (balance.available, balance.debt) == (0, 2_500_000)
+        # The id counts once, whatever else is said under it.
+        await payments.deliver(tenant, delta("d_1", "11"))
+        assert await payments.balance(tenant) == balance
+        assert ("delta_mismatch", "users:delta:d_1", "", False) in await alerts(payments, tenant)
+        await payments.deliver(tenant, delta("d_3", "1", "nobody"))
+        assert (await rows(payments, tenant))[-1][1:4] == (
+            "nobody",
+            "waiting",
+            "account_not_found",
+        )
 
 
 async def test_what_was_spent_of_a_refunded_payment_becomes_debt(dated: Dated) -> None:
