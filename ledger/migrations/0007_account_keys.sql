@@ -1,4 +1,4 @@
--- What end users read their own account with, and what lists of payments and alerts are found by.
+-- What end users read their own account with, and what the list of alerts is found by.
 
 CREATE TABLE scrip.account_keys (
     id text PRIMARY KEY,
@@ -18,8 +18,5 @@ COMMENT ON TABLE scrip.account_keys IS 'A key of one account. One that is revoke
 
 CREATE INDEX payment_alerts_list
     ON scrip.payment_alerts (tenant, raised_at DESC, code, subject, price);
-
--- What an owner begins with, whatever the language of the database is.
-CREATE INDEX account_links_owner ON scrip.account_links (tenant, owner text_pattern_ops);
 
 GRANT SELECT, INSERT, DELETE ON scrip.account_keys TO {app_role};
