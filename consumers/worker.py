@@ -14,7 +14,7 @@ from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from psycopg.errors import UndefinedTable
 
-from consumers import deadlines
+from consumers import deadlines, plans
 from consumers.generations import capture_generations
 from consumers.health import Health, Part
 from consumers.outbox import StreamIsAhead, publish_ledger
@@ -69,7 +69,8 @@ async def work(deps: WorkerDeps, stop: asyncio.Event) -> None:
     """
     await check_sync(deps.nats_monitor_url, refuse=deps.refuse_lazy_sync)
     parts = {
-        name: deps.health.part(name) for name in ("deadlines", "generations", "outbox", "nats")
+        name: deps.health.part(name)
+        for name in ("deadlines", "plans", "generations", "outbox", "nats")
     }
     settling = supervised(
         parts["deadlines"],
@@ -78,9 +79,15 @@ async def work(deps: WorkerDeps, stop: asyncio.Event) -> None:
         ),
         stop,
     )
+    granting = supervised(
+        parts["plans"],
+        lambda part, stop: plans.grant_by_clock(deps.database_url, deps.writer, part, stop),
+        stop,
+    )
     async with asyncio.TaskGroup() as group:
-        # Expiry needs no NATS, so it does not wait for it.
+        # The clock needs no NATS, so what it does waits for none.
         group.create_task(settling)
+        group.create_task(granting)
         client = await _connected(deps.nats_url, stop)
         if client is None:
             return

@@ -68,7 +68,7 @@ async def test_a_worker_does_all_its_work_and_says_that_it_is_well(projected: Ro
         await charge(projected, "job-1")
         outbox = health.parts["outbox"]
         await until(lambda: outbox.facts.get("position") == projected.store.max_position())
-        assert set(health.report()) == {"generations", "outbox", "deadlines", "nats"}
+        assert set(health.report()) == {"generations", "outbox", "deadlines", "plans", "nats"}
 
 
 async def test_a_worker_waits_for_nats_and_outlives_its_death(
