@@ -24,7 +24,7 @@ COMMENT ON COLUMN scrip.free_plans.look_at IS 'When there is something to decide
 
 -- How far the ledger was read for accounts that were opened and plans that were put.
 CREATE TABLE scrip.clock_position (
-    only boolean PRIMARY KEY DEFAULT true CHECK (only),
+    one boolean PRIMARY KEY DEFAULT true CHECK (one),
     position bigint NOT NULL
 );
 
