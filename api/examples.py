@@ -274,6 +274,16 @@ BY_TYPE: Final[dict[str, Any]] = {
     "RefundAnswer": REFUND,
     "AdjustmentAnswer": ADJUSTMENT,
     "QuoteAnswer": {"amount": "0.012", "price": CAPTURE["price"]},
+    "ReferrerIn": {"referrer": "team_1"},
+    "ReferralAnswer": {
+        "account": "team_7",
+        "referrer": "team_1",
+        "reward_version": 1,
+        "referrer_amount": "50",
+        "referred_amount": "20",
+        "expires_at": "2027-02-19T12:00:00Z",
+        "referred_at": "2026-11-21T12:00:00Z",
+    },
     "EndpointIn": {"provider": "users", "label": "our user system"},
     "EndpointChange": {"state": "disabled"},
     "SecretIn": {"expires_at": "2027-01-01T00:00:00Z"},
@@ -327,6 +337,8 @@ FACTS: Final[dict[str, dict[str, Any]]] = {
     "webhook_endpoint_not_found": {"endpoint": ENDPOINT_ID},
     "webhook_secret_not_found": {"endpoint": ENDPOINT_ID, "secret": SECRET_ID},
     "webhook_limit_reached": {"limit": "secrets", "max": 10},
+    "referral_exists": {"referrer": "team_1"},
+    "self_referral": {"account": "team_7", "referrer": "team_7"},
     "projection_behind": {"asked": "1042", "reached": "1040"},
 }
 

@@ -159,6 +159,24 @@ class WebhookLimitReached(LedgerError):
     code, status = "webhook_limit_reached", 409
 
 
+class ReferralNotFound(LedgerError):
+    """Nobody is known to have brought this account."""
+
+    code, status = "referral_not_found", 404
+
+
+class ReferralExists(LedgerError):
+    """The account was brought by another: that is said once, and for good."""
+
+    code, status = "referral_exists", 409
+
+
+class SelfReferral(LedgerError):
+    """No account is brought by itself, or by one that it has brought."""
+
+    code, status = "self_referral", 409
+
+
 class ProjectionBehind(LedgerError):
     """The read side has not come to this position yet. Ask again shortly."""
 

@@ -13,6 +13,7 @@ from typing import Any, Final
 import msgspec
 import structlog
 from msgspec import Struct
+from msgspec.structs import replace
 from psycopg import AsyncConnection
 from psycopg.rows import class_row
 
@@ -21,7 +22,9 @@ from consumers.owed_grants import BY
 from consumers.writing import submit_all
 from ledger.domain.carrying import PaidPeriod, carry, following
 from ledger.domain.catalog import Catalog, fallback_at, plan_at
+from ledger.domain.entities import Source
 from ledger.domain.errors import LedgerError
+from ledger.domain.free_plan import PLAN
 from ledger.domain.offers import Plan
 from ledger.domain.rollover import trial
 from ledger.domain.settled import Entitlement
@@ -124,7 +127,8 @@ async def grant_trials(connection: AsyncConnection[Any], writer: Writer, now: da
             continue
         once = trial(RULE, terms, row.begins_at, row.zone)
         if once is not None and once.expires_at is not None and once.expires_at > now:
-            await owe(connection, row.tenant, row.account, [once], now, once=True)
+            named_plan = replace(once, source=Source(PLAN, row.plan))
+            await owe(connection, row.tenant, row.account, [named_plan], now, once=True)
 
 
 async def roll_over(connection: AsyncConnection[Any], writer: Writer, now: datetime) -> None:

@@ -29,6 +29,8 @@ ELSEWHERE = {
     "projection_behind": "no runner: test_a_read_side_that_is_behind",
     "secrets_key_missing": "a service without keys: test_webhook_endpoints",
     "secrets_unreadable": "a service with other keys: test_webhook_receiving",
+    "referral_exists": "another referrer: test_referrals",
+    "self_referral": "one's own account: test_referrals",
     "webhook_limit_reached": "a secret too many: test_webhook_endpoints",
 }
 
@@ -117,6 +119,7 @@ PROVOKED: dict[str, Provoke] = {
     "unauthenticated": lambda t, a: t.reader.send("GET", a, headers={"Authorization": "x"}),
     "forbidden": lambda t, a: t.reader.put(a),
     "route_not_found": lambda t, _: t.reader.get("/v2/accounts"),
+    "referral_not_found": lambda t, a: t.reader.get(f"{a}/referrer"),
     "method_not_allowed": lambda t, a: t.reader.send("DELETE", a),
     "body_too_large": _too_large,
     "unsupported_media_type": lambda t, a: t.service.send(

@@ -38,6 +38,7 @@ READS = {
     "list_pack_versions",
     "diff_pack",
     "read_referral_reward",
+    "read_referrer",
 }
 SPENDING = {
     "put_account",
@@ -50,6 +51,7 @@ SPENDING = {
     "create_refund",
     "batch",
     "quote",
+    "put_referrer",
 }
 ADMIN_ONLY = {
     "revoke_grant",
@@ -80,6 +82,7 @@ BODIES: dict[str, object] = {
     "create_webhook_endpoint": {"provider": "users"},
     "change_webhook_endpoint": {"state": "disabled"},
     "add_webhook_secret": {},
+    "put_referrer": {"referrer": "r"},
 }
 PROTECTED = [route for route in ROUTES if route.name not in OPEN]
 IDS = {

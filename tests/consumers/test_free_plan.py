@@ -12,6 +12,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from psycopg import AsyncConnection
 
+from api.free_plan import NextRefill, next_refill
 from consumers.health import Part
 from consumers.plans import grant_by_clock, grant_due
 from ledger.domain.entities import Source
@@ -287,6 +288,26 @@ def test_accounts_of_other_tenants_are_none_of_its_business(room: Room) -> None:
         other.open()
         one.tick()
         assert (one.amounts(), other.amounts()) == ({"free~0": 100}, {})
+
+
+def test_the_next_refill_is_told_and_comes(room: Room) -> None:
+    with world(room, START) as one:
+        one.put_plan("free", free())
+        one.open()
+        one.tick()
+
+        async def told() -> NextRefill | None:
+            catalog = one.writer.catalog(one.tenant).result(30)
+            async with await AsyncConnection.connect(room.urls.app_url) as connection:
+                return await next_refill(connection, catalog, one.tenant, "ann")
+
+        expected = NextRefill(plan="free", at=utc(2, 28), amount=100)
+        assert asyncio.run(told()) == expected
+        one.at(expected.at)
+        assert one.grants()["free~1"].effective_at == expected.at
+        one.subscribe("active")
+        one.at(utc(3, 31))
+        assert asyncio.run(told()) is None
 
 
 # -- crashes and races -----------------------------------------------------------------------------

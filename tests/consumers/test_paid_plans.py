@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from ledger.domain.commands import RevokeGrant
 from ledger.domain.entities import Source
-from ledger.domain.events import PaymentApplied
+from ledger.domain.events import CreditsGranted, PaymentApplied
 from ledger.domain.offers import Plan
 from ledger.domain.settlement import months_after
 from tests.consumers.plans_room import World, world
@@ -275,6 +275,9 @@ def test_a_trial_is_granted_once_an_account_whatever_it_tries(room: Room) -> Non
         assert {n: (g.amount, g.expires_at) for n, g in one.grants().items()} == {
             "paid~trial": (20, START + 14 * DAY)
         }
+        told = one.events()[-1].event
+        assert isinstance(told, CreditsGranted)
+        assert told.source == Source("plan", "pro")
         one.subscribe("trialing", "big", starts_at=START, subscription="third")
         one.at(START + DAY)
         assert one.amounts() == {"paid~trial": 20}
