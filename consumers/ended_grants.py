@@ -51,6 +51,18 @@ async def read_ends(
 
     Raises the LedgerError that keeps the ledger from it.
     """
+    while (ends := await _read_ends(connection, writer, tenant, account, wanted)) is None:
+        pass  # Something ended after what was due was put on record: that is due now.
+    return ends
+
+
+async def _read_ends(
+    connection: AsyncConnection[Any],
+    writer: Writer,
+    tenant: str,
+    account: str,
+    wanted: Callable[[str], bool],
+) -> Ends | None:
     settle = Order(tenant=tenant, account=account, command=Settle(), key=None, by=BY)
     (answer,) = await submit_all(writer, [settle])
     if isinstance(answer, LedgerError):
@@ -69,5 +81,14 @@ async def read_ends(
     async with connection.cursor(row_factory=tuple_row) as cursor:
         rows = await (await cursor.execute(SELECT_ENDS, parameters)).fetchall()
     events = [decode(topic, state).event for topic, state in rows]
+    told = {
+        event.grant
+        for event in events
+        if isinstance(event, GrantExpired)
+        or (isinstance(event, PaymentApplied) and event.status == "expired")
+    }
+    # A view counts as done what is due, on record or not; only what is on record says how much.
+    if any(grant.status == "expired" and grant.id not in told for grant in grants.values()):
+        return None
     unspent = {name: unspent_at_end(name, events) for name in grants}
     return Ends(version=view.version, grants=grants, unspent=unspent)

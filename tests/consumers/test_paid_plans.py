@@ -11,11 +11,12 @@ from hypothesis import given as for_all
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from ledger.domain.commands import RevokeGrant
-from ledger.domain.entities import Source
+from ledger.domain.commands import Release, Reserve, RevokeGrant
+from ledger.domain.entities import Charge, Source
 from ledger.domain.events import CreditsGranted, PaymentApplied
 from ledger.domain.offers import Plan
 from ledger.domain.settlement import months_after
+from ledger.domain.values import TTL_SECONDS_MAX
 from tests.consumers.plans_room import World, world
 from tests.consumers.room import Room
 
@@ -161,6 +162,22 @@ def test_what_went_over_and_was_spent_before_the_refund_is_owed(room: Room) -> N
         view = one.writer.view(one.tenant, one.account).result(30)
         assert view.balance.debt == spent[piece(second, month(1))]
         assert view.balance.available == sum(g.available for g in view.grants)
+
+
+def test_what_lapsed_after_the_end_does_not_pay_for_a_refund(room: Room) -> None:
+    terms = pro(rollover="capped", rollover_max=150)
+    with world(room, START) as one:
+        begun(one, terms)
+        one.do(Reserve(id="job", charge=Charge(amount=40), ttl_seconds=TTL_SECONDS_MAX))
+        one.clock.now = month(1)
+        second = one.pay(month(1), month(2), terms)
+        one.tick()
+        name = piece(second, month(1))
+        assert one.grants()[name].available == 60
+        one.do(Release(reservation="job"))
+        one.pay(START, month(1), terms, reversed_=10)
+        one.tick()
+        assert one.grants()[name].available == 50
 
 
 def test_a_dispute_freezes_what_went_over_and_a_won_one_thaws_it(room: Room) -> None:
