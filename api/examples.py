@@ -291,6 +291,16 @@ BY_TYPE: Final[dict[str, Any]] = {
     "RefundAnswer": REFUND,
     "AdjustmentAnswer": ADJUSTMENT,
     "QuoteAnswer": {"amount": "0.012", "price": CAPTURE["price"]},
+    "ReferrerIn": {"referrer": "team_1"},
+    "ReferralAnswer": {
+        "account": "team_7",
+        "referrer": "team_1",
+        "reward_version": 1,
+        "referrer_amount": "50",
+        "referred_amount": "20",
+        "expires_at": "2027-02-19T12:00:00Z",
+        "referred_at": "2026-11-21T12:00:00Z",
+    },
     "EndpointIn": {"provider": "users", "label": "our user system"},
     "EndpointChange": {"state": "disabled"},
     "SecretIn": {"expires_at": "2027-01-01T00:00:00Z"},
@@ -365,6 +375,8 @@ FACTS: Final[dict[str, dict[str, Any]]] = {
     "payment_not_found": {"payment": PAYMENT},
     "alert_not_found": {"code": "unknown_price", "subject": PAYMENT, "price": ""},
     "account_key_not_found": {"account": "team_7", "key": ACCOUNT_KEY_ID},
+    "referral_exists": {"referrer": "team_1"},
+    "self_referral": {"account": "team_7", "referrer": "team_7"},
     "projection_behind": {"asked": "1042", "reached": "1040"},
 }
 

@@ -81,7 +81,10 @@ PARTS: Final = {
     "delivery": ("The delivery's id.", examples.DELIVERY_ID),
     "provider": ("Who sends: `stripe`, `clerk`, `asaas` or `users`.", "users"),
 }
-DEDUCTION_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9_.:@|+-]{0,127}(~[0-9]{1,9})?$"
+MADE_PATTERNS: Final = {
+    "deduction": r"^[A-Za-z0-9][A-Za-z0-9_.:@|+-]{0,127}(~[0-9]{1,9})?$",
+    "grant": r"^[A-Za-z0-9][A-Za-z0-9_.:@|+-]{0,127}(~[a-z0-9]{1,12}){0,2}$",
+}
 HEADERS: Final = {
     "X-Request-Id": {
         "description": "The request's id: the caller's, if one was sent.",
@@ -180,14 +183,14 @@ def _path_parameters(route: Route) -> list[dict[str, Any]]:
     parameters = []
     for part in re.findall(r"{(\w+)}", route.path):
         about, example = PARTS[part]
-        schema = {"type": "string", "pattern": DEDUCTION_PATTERN}
+        made = MADE_PATTERNS.get(part)
         parameters.append(
             {
                 "name": part,
                 "in": "path",
                 "required": True,
                 "description": about,
-                "schema": schema if part == "deduction" else name_schema,
+                "schema": name_schema if made is None else {"type": "string", "pattern": made},
                 "example": example,
             }
         )

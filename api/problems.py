@@ -207,6 +207,24 @@ class AccountKeyNotFound(LedgerError):
     code, status = "account_key_not_found", 404
 
 
+class ReferralNotFound(LedgerError):
+    """Nobody is known to have brought this account."""
+
+    code, status = "referral_not_found", 404
+
+
+class ReferralExists(LedgerError):
+    """The account was brought by another: that is said once, and for good."""
+
+    code, status = "referral_exists", 409
+
+
+class SelfReferral(LedgerError):
+    """No account is brought by itself, or by one that it has brought."""
+
+    code, status = "self_referral", 409
+
+
 class ProjectionBehind(LedgerError):
     """The read side has not come to this position yet. Ask again shortly."""
 

@@ -32,6 +32,8 @@ ELSEWHERE = {
     "nats_unavailable": "NATS away, or full: test_webhook_nats",
     "webhook_malformed": "a signature that can be read in two ways: test_webhook_taking",
     "webhook_unproven": "a wrong signature: test_webhook_taking",
+    "referral_exists": "another referrer: test_referrals",
+    "self_referral": "one's own account: test_referrals",
     "webhook_limit_reached": "a secret too many: test_webhook_endpoints",
 }
 
@@ -125,6 +127,7 @@ PROVOKED: dict[str, Provoke] = {
     "unauthenticated": lambda t, a: t.reader.send("GET", a, headers={"Authorization": "x"}),
     "forbidden": lambda t, a: t.reader.put(a),
     "route_not_found": lambda t, _: t.reader.get("/v2/accounts"),
+    "referral_not_found": lambda t, a: t.reader.get(f"{a}/referrer"),
     "method_not_allowed": lambda t, a: t.reader.send("DELETE", a),
     "body_too_large": _too_large,
     "unsupported_media_type": lambda t, a: t.service.send(

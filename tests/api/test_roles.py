@@ -42,6 +42,7 @@ READS = {
     "read_referral_reward",
     "read_link",
     "list_links",
+    "read_referrer",
 }
 SPENDING = {
     "put_account",
@@ -58,6 +59,7 @@ SPENDING = {
     "delete_link",
     "create_account_key",
     "revoke_account_key",
+    "put_referrer",
 }
 ADMIN_ONLY = {
     "revoke_grant",
@@ -99,6 +101,7 @@ BODIES: dict[str, object] = {
     "put_link": {"account": "a"},
     "create_account_key": {},
     "resolve_alert": {},
+    "put_referrer": {"referrer": "r"},
 }
 PROTECTED = [route for route in ROUTES if route.name not in OPEN | PROVEN]
 IDS = {
