@@ -10,12 +10,13 @@ from msgspec import Meta, Struct, structs
 from api.accounts import balance_at
 from api.answers import BalanceParts, Decimals
 from api.answers import Position as PositionText
+from api.free_plan import next_refill as next_free_refill
 from api.looking import find
 from api.paging import Position
 from api.problems import ProjectionBehind
 from api.receipts import balance_parts
 from api.routes import END_USERS, Call, Read
-from api.standings import OnPlan, next_refill, paid_plans, period_of, plan_of, terms_at
+from api.standings import OnPlan, Refill, next_refill, paid_plans, period_of, plan_of, terms_at
 from ledger.domain.catalog import Catalog
 from ledger.domain.errors import AccountNotFound, Overloaded, StoreUnavailable
 from ledger.domain.values import format_decimal
@@ -102,7 +103,11 @@ async def _read(call: Call, query: Position) -> MyCredits:
         start, end = period_of(catalog, plan, row.opened_at, now)
         where = UsageFilter(start=start, end=end)
         groups = await group_usage(connection, call.tenant, account, where, by="feature")
+        known = await next_free_refill(connection, catalog, call.tenant, account)
     refill = next_refill(catalog, plan, row.opened_at, now)
+    if known is not None and plan is not None and plan.paid is None:
+        # The worker has begun this account's periods: they are where it says.
+        refill = Refill(at=known.at, amount=known.amount)
     return MyCredits(
         account=account,
         label=row.label,
