@@ -320,6 +320,14 @@ BY_TYPE: Final[dict[str, Any]] = {
         "facts": 1,
         "unreadable": None,
     },
+    "ProviderIn": {"api_key": "rk_test_an_example_and_no_key"},
+    "ProviderAnswer": {
+        "provider": "stripe",
+        "hint": "rk_test_…_key",
+        "livemode": False,
+        "updated_at": "2026-11-21T12:00:00Z",
+    },
+    "ProviderDeleted": {"provider": "stripe", "deleted": True},
     "UsageEntryList": _list(_USAGE_ENTRY, **READ),
     "UsageReport": {
         "group_by": "day",
@@ -377,6 +385,7 @@ FACTS: Final[dict[str, dict[str, Any]]] = {
     "account_key_not_found": {"account": "team_7", "key": ACCOUNT_KEY_ID},
     "referral_exists": {"referrer": "team_1"},
     "self_referral": {"account": "team_7", "referrer": "team_7"},
+    "provider_key_not_found": {"provider": "stripe"},
     "projection_behind": {"asked": "1042", "reached": "1040"},
 }
 

@@ -61,6 +61,7 @@ TAGS: Final = {
     "links": "Which account somebody is whom a payment provider names.",
     "payments": "What was paid, what follows from it, and what a person has to put right.",
     "me": "What end users read of their own account, and the keys they do it with.",
+    "providers": "What is asked of payment providers: the keys to them, and checkouts.",
     "health": "For those who run Scrip.",
 }
 PARTS: Final = {
@@ -79,6 +80,7 @@ PARTS: Final = {
     "endpoint": ("The webhook endpoint's id.", examples.ENDPOINT_ID),
     "secret": ("The secret's id.", examples.SECRET_ID),
     "delivery": ("The delivery's id.", examples.DELIVERY_ID),
+    "payment_provider": ("The payment provider: `stripe` or `asaas`.", "stripe"),
     "provider": ("Who sends: `stripe`, `clerk`, `asaas` or `users`.", "users"),
 }
 MADE_PATTERNS: Final = {
