@@ -12,6 +12,8 @@ from api.catalog_examples import RATES
 from api.payment_examples import ACCOUNT_KEY_ID, OWNER, PAYMENT
 from api.payment_examples import BY_TYPE as PAYMENT_BY_TYPE
 from api.problems import FieldError, InvalidRequest
+from api.provider_examples import BY_CODE as PROVIDERS_BY_CODE
+from api.provider_examples import BY_TYPE as PROVIDERS_BY_TYPE
 from api.receipts import receipt
 from ledger.domain.entities import Balance, Draw, Metered, Price, Return, Source, Usage
 from ledger.domain.errors import InvalidCommand, LedgerError
@@ -255,6 +257,7 @@ _USAGE_IN: Final = {"input_tokens": 2000, "output_tokens": 400}
 BY_TYPE: Final[dict[str, Any]] = {
     **CATALOG_BY_TYPE,
     **PAYMENT_BY_TYPE,
+    **PROVIDERS_BY_TYPE,
     "AccountIn": {"label": "Team Seven", "metadata": {"plan": "pro"}},
     "GrantIn": {
         "id": "welcome",
@@ -320,14 +323,6 @@ BY_TYPE: Final[dict[str, Any]] = {
         "facts": 1,
         "unreadable": None,
     },
-    "ProviderIn": {"api_key": "rk_test_an_example_and_no_key"},
-    "ProviderAnswer": {
-        "provider": "stripe",
-        "hint": "rk_test_…_key",
-        "livemode": False,
-        "updated_at": "2026-11-21T12:00:00Z",
-    },
-    "ProviderDeleted": {"provider": "stripe", "deleted": True},
     "UsageEntryList": _list(_USAGE_ENTRY, **READ),
     "UsageReport": {
         "group_by": "day",
@@ -385,7 +380,7 @@ FACTS: Final[dict[str, dict[str, Any]]] = {
     "account_key_not_found": {"account": "team_7", "key": ACCOUNT_KEY_ID},
     "referral_exists": {"referrer": "team_1"},
     "self_referral": {"account": "team_7", "referrer": "team_7"},
-    "provider_key_not_found": {"provider": "stripe"},
+    **PROVIDERS_BY_CODE,
     "projection_behind": {"asked": "1042", "reached": "1040"},
 }
 

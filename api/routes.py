@@ -190,9 +190,13 @@ class Change(Route, frozen=True, kw_only=True):
     `handle` gets the decoded body and a connection with a transaction, in which all it does and the
     receipt are one; it returns the answer. A `SecretStr` in that is shown in the first answer, and
     is null in the receipt, and so whenever the request is repeated.
+
+    With `ask`, others are asked first, who may take long: it gets the key and the decoded body, and
+    `handle` gets what it returns in the place of the body. It must be safe to repeat.
     """
 
     body: type[Any] = Nothing
+    ask: Callable[[Call, str, Any], Awaitable[Any]] | None = None
     handle: Callable[[Call, AsyncConnection[Any], Any], Awaitable[Struct]]
     location: Callable[[Any], str] | None = None
     """Where what an answer tells of can be read."""

@@ -60,6 +60,7 @@ SPENDING = {
     "create_account_key",
     "revoke_account_key",
     "put_referrer",
+    "create_checkout",
 }
 ADMIN_ONLY = {
     "revoke_grant",
@@ -105,6 +106,7 @@ BODIES: dict[str, object] = {
     "create_account_key": {},
     "resolve_alert": {},
     "put_referrer": {"referrer": "r"},
+    "create_checkout": {"account": "a", "pack": "p", "success_url": "https://example.com"},
     "put_provider": {"api_key": "sk_test_of_the_table_of_roles"},
 }
 PROTECTED = [route for route in ROUTES if route.name not in OPEN | PROVEN]
