@@ -1,6 +1,7 @@
 """What waits, whose a payment is, what people must look at: payments over the real ledger."""
 
 import asyncio
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from ledger.domain.entities import Charge
 from ledger.domain.offers import Money, Pack, ProviderIds
 from ledger.records import stream_id
 from tests.consumers.room import until
-from tests.consumers.settling_room import CLERK_USER, LONG_AGO, Dated, Payments
+from tests.consumers.settling_room import CLERK_USER, NOW, Dated, Payments
 from tests.domain.payment_stories import (
     BONUS,
     MICRO,
@@ -163,6 +164,7 @@ async def test_an_unknown_price_grants_nothing_and_is_an_alert_until_the_catalog
 ) -> None:
     async with dated.payments() as payments:
         tenant = await payments.new_tenant(catalog=False)
+        dated.clock.now = NOW + timedelta(days=3)
         await payments.deliver(tenant, PAID)
         assert await rows(payments, tenant) == []
         alert = ("unknown_price", "stripe:session:cs_1", "price_pack")
@@ -187,7 +189,7 @@ async def test_an_unknown_price_grants_nothing_and_is_an_alert_until_the_catalog
             credits=PACK,
             providers=ProviderIds(stripe=("price_pack",)),
         )
-        await payments.ask(tenant, None, SetPack(pack="p", terms=terms, effective_at=LONG_AGO))
+        await payments.ask(tenant, None, SetPack(pack="p", terms=terms))
         await swept(payments, is_granted)
         await until(lambda: _resolved(payments, tenant))
         # It is on record once, however often it was so.
