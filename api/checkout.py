@@ -79,7 +79,8 @@ async def _ask(call: Call, key: str, asked: CheckoutIn) -> CheckoutAnswer:
     _check(asked)
     room = call.room
     # The account must be there: what is paid for none waits, until somebody complains.
-    await room.ledger.view(call.tenant, asked.account)
+    if not (await room.ledger.view(call.tenant, asked.account)).opened:
+        raise AccountNotFound
     kind, offer, terms = _offer(
         await room.ledger.catalog(call.tenant), asked, room.deps.writer.clock()
     )

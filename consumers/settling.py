@@ -20,7 +20,7 @@ from consumers.fact_book import connected_facts
 from consumers.owners import Found, account_of_user, find_account, learn_links, names_of
 from consumers.settled_rows import Group, Result
 from consumers.writing import Answer, submit_all
-from ledger.domain.catalog import Catalog, fallback_at, offer_of
+from ledger.domain.catalog import Catalog, fallback_at, first_offer_of, offer_of
 from ledger.domain.catalog_events import PlanSet
 from ledger.domain.commands import Adjust, ApplyPayment, PutAccount, RaiseAlert
 from ledger.domain.errors import AccountNotFound, LedgerError
@@ -60,7 +60,9 @@ class CatalogOffers:
             # Asaas tells the day of a payment, which may be that on which the price was put.
             found = offer_of(self._catalog, provider, price, when + DAY)
         if found is None:
-            return None
+            found = first_offer_of(self._catalog, provider, price)
+            if found is None or found.effective_at <= when:
+                return None  # Nothing is sold under it, or nothing any more.
         key = found.plan if isinstance(found, PlanSet) else found.pack
         return Offer(key, found.terms)
 
