@@ -1,4 +1,7 @@
-"""Links: which account somebody is whom a payment provider or a user system names."""
+"""Links: which account somebody is whom a payment provider or a user system names.
+
+One payment or subscription can be linked as well: where its customer names nobody, or the wrong one.
+"""
 
 from __future__ import annotations
 
@@ -20,10 +23,14 @@ from projections.cursors import InvalidCursor, decode_cursor, page
 
 LIST: Final = "links"
 OWNER_RULE: Final = (
-    "must say who names whom: stripe:customer:…, clerk:user:…, clerk:organization:… or"
-    " asaas:customer:…"
+    "must say who names whom, such as stripe:customer:…, clerk:user:…, clerk:organization:… or"
+    " asaas:customer:…; or one payment or subscription, such as stripe:session:…"
 )
-_OWNER = re.compile(r"(?:stripe:customer|clerk:user|clerk:organization|asaas:customer):.+")
+_OWNER = re.compile(
+    r"(?:stripe:(?:customer|session|pi|charge|invoice|subscription)"
+    r"|clerk:(?:user|organization|item|subscription|payment)"
+    r"|asaas:(?:customer|payment|subscription)):.+"
+)
 
 PUT_ROW = """
 INSERT INTO scrip.account_links (tenant, owner, account, by)

@@ -52,7 +52,16 @@ def test_an_owner_says_who_names_whom(tenant: Tenant, owner: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "owner", ["stripe:customer:cus_1", "clerk:user:u", "clerk:organization:o", "asaas:customer:c"]
+    "owner",
+    [
+        "stripe:customer:cus_1",
+        "clerk:user:u",
+        "clerk:organization:o",
+        "asaas:customer:c",
+        "stripe:session:cs_1",
+        "clerk:item:csi_1",
+        "asaas:payment:pay_1",
+    ],
 )
 def test_every_kind_of_owner_can_be_linked(tenant: Tenant, owner: str) -> None:
     tenant.account(name="a")
