@@ -1,6 +1,6 @@
 """Links: which account somebody is whom a payment provider or a user system names.
 
-One payment or subscription can be linked as well: where its customer names nobody, or the wrong one.
+One payment or subscription can be linked as well: where its customer names nobody, or wrongly.
 """
 
 from __future__ import annotations
