@@ -44,9 +44,10 @@ class Asaas:
         self.away: Exception | None = None
         self.asked: list[str] = []
 
-    async def payment(self, tenant: str, endpoint: str, payment: str) -> tuple[PaymentFact, ...]:
-        assert (tenant, endpoint) != ("", "")
-        self.asked.append(payment)
+    async def payment(self, tenant: str, told: PaymentMessage) -> tuple[PaymentFact, ...]:
+        assert tenant
+        assert told.fetch is not None
+        self.asked.append(told.fetch)
         if self.away is not None:
             raise self.away
         return self.facts
