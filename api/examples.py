@@ -11,6 +11,7 @@ from api.catalog_examples import BY_TYPE as CATALOG_BY_TYPE
 from api.catalog_examples import RATES
 from api.problems import FieldError, InvalidRequest
 from api.receipts import receipt
+from api.top_up_examples import BY_TYPE as TOP_UP_BY_TYPE
 from ledger.domain.entities import Balance, Draw, Metered, Price, Return, Source, Usage
 from ledger.domain.errors import InvalidCommand, LedgerError
 from ledger.domain.events import (
@@ -251,6 +252,7 @@ _RESERVE_COMMAND: Final = {
 _USAGE_IN: Final = {"input_tokens": 2000, "output_tokens": 400}
 BY_TYPE: Final[dict[str, Any]] = {
     **CATALOG_BY_TYPE,
+    **TOP_UP_BY_TYPE,
     "AccountIn": {"label": "Team Seven", "metadata": {"plan": "pro"}},
     "GrantIn": {
         "id": "welcome",

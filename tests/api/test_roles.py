@@ -16,6 +16,7 @@ READS = {
     "list_accounts",
     "read_account",
     "read_balance",
+    "read_auto_top_up",
     "list_grants",
     "read_grant",
     "list_reservations",
@@ -43,6 +44,7 @@ READS = {
 }
 SPENDING = {
     "put_account",
+    "put_auto_top_up",
     "create_grant",
     "create_reservation",
     "capture_reservation",
@@ -84,6 +86,7 @@ BODIES: dict[str, object] = {
     "create_webhook_endpoint": {"provider": "users"},
     "change_webhook_endpoint": {"state": "disabled"},
     "add_webhook_secret": {},
+    "put_auto_top_up": {"enabled": False},
 }
 PROTECTED = [route for route in ROUTES if route.name not in OPEN | PROVEN]
 IDS = {
