@@ -15,22 +15,31 @@ from starlette.routing import Route as PathRoute
 from starlette.types import ASGIApp
 
 from api import (
+    account_keys,
     accounts,
     adjustments,
+    alerts,
     audit,
     auto_top_up,
     batch,
     catalog,
+    checkout,
     deductions,
     grants,
     health,
+    links,
+    me,
     packs,
+    payments,
     plans,
     problems,
+    provider_routes,
     quotes,
     referral_reward,
+    referrals,
     reservations,
     usage,
+    users,
     webhook_deliveries,
     webhook_routes,
     webhook_taking,
@@ -43,6 +52,8 @@ from api.metrics import Metrics
 from api.nats_link import answering
 from api.openapi import describe
 from api.paths import Paths
+from api.providers.asking import Providers
+from api.providers.keys import ProviderKeys
 from api.routes import Deps, Room, Route
 from api.webhook_receiving import Receivers
 from ledger.domain.errors import LedgerError
@@ -61,6 +72,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     accounts.PUT_ACCOUNT,
     accounts.READ_ACCOUNT,
     accounts.LIST_ACCOUNTS,
+    users.LIST_USERS,
     grants.CREATE_GRANT,
     grants.LIST_GRANTS,
     grants.READ_GRANT,
@@ -96,6 +108,19 @@ ROUTES: Final[tuple[Route, ...]] = (
     packs.DIFF_PACK,
     referral_reward.PUT_REFERRAL_REWARD,
     referral_reward.READ_REFERRAL_REWARD,
+    account_keys.CREATE_ACCOUNT_KEY,
+    account_keys.REVOKE_ACCOUNT_KEY,
+    me.READ_MY_CREDITS,
+    links.PUT_LINK,
+    links.READ_LINK,
+    links.DELETE_LINK,
+    links.LIST_LINKS,
+    payments.LIST_PAYMENTS,
+    payments.READ_PAYMENT,
+    alerts.LIST_ALERTS,
+    alerts.RESOLVE_ALERT,
+    referrals.PUT_REFERRER,
+    referrals.READ_REFERRER,
     webhook_routes.CREATE_ENDPOINT,
     webhook_routes.LIST_ENDPOINTS,
     webhook_routes.READ_ENDPOINT,
@@ -106,6 +131,10 @@ ROUTES: Final[tuple[Route, ...]] = (
     webhook_deliveries.LIST_DELIVERIES,
     webhook_deliveries.READ_DELIVERY,
     webhook_taking.TAKE_WEBHOOK,
+    provider_routes.PUT_PROVIDER,
+    provider_routes.READ_PROVIDER,
+    provider_routes.DELETE_PROVIDER,
+    checkout.CREATE_CHECKOUT,
     health.LIVE,
     health.READY,
     health.METRICS,
@@ -124,6 +153,9 @@ def create_app(deps: Deps) -> ASGIApp:
         ledger=Crossing(deps.writer),
         metrics=metrics,
         receivers=Receivers(deps.pool, deps.secrets_keys),
+        providers=Providers(
+            ProviderKeys(deps.pool, deps.secrets_keys), deps.stripe_api_url, deps.asaas_api_url
+        ),
     )
 
     @asynccontextmanager
@@ -131,6 +163,7 @@ def create_app(deps: Deps) -> ASGIApp:
         await deps.pool.open()
         async with answering(room):
             yield
+        await room.providers.close()
         await deps.pool.close()
 
     app = FastAPI(

@@ -16,8 +16,10 @@ from psycopg_pool import AsyncConnectionPool
 
 from api.auth import KNOWN_SECONDS, Keys, Principal
 from api.crossing import Crossing
-from api.keys import Role
+from api.keys import AnyRole
 from api.metrics import Metrics
+from api.providers import stripe_api
+from api.providers.asking import Providers
 from api.sealing import SecretKeys
 from api.webhook_receiving import Receivers
 from ledger.domain.commands import Command
@@ -31,9 +33,11 @@ from ledger.domain.errors import (
 )
 from ledger.writer import Writer
 
-ADMIN: Final[frozenset[Role]] = frozenset({"admin"})
-SPENDERS: Final[frozenset[Role]] = frozenset({"admin", "service"})
-READERS: Final[frozenset[Role]] = frozenset({"admin", "service", "reader"})
+ADMIN: Final[frozenset[AnyRole]] = frozenset({"admin"})
+SPENDERS: Final[frozenset[AnyRole]] = frozenset({"admin", "service"})
+READERS: Final[frozenset[AnyRole]] = frozenset({"admin", "service", "reader"})
+END_USERS: Final[frozenset[AnyRole]] = frozenset({"account"})
+"""Nobody else: an account's own key is the only one that says whose 'my' is."""
 MIB: Final = 1 << 20
 WRITE_REFUSALS: Final = (
     AccountBusy,
@@ -73,7 +77,10 @@ class Deps(Struct, frozen=True, kw_only=True):
     key_known_seconds: float = KNOWN_SECONDS
     version: str = "0"
     secrets_keys: SecretKeys | None = None
-    """Without them, no webhook endpoint can be made, and none of those made be used."""
+    """Without them, no secret of others can be kept, and none of those kept be used."""
+    stripe_api_url: str = stripe_api.URL
+    asaas_api_url: str | None = None
+    """Without it, that of the tenant's mode."""
     nats: NatsWay | None = None
     """Without it, requests come over HTTP alone, and no webhook can be taken."""
 
@@ -86,6 +93,7 @@ class Room(Struct, frozen=True, kw_only=True):
     ledger: Crossing
     metrics: Metrics
     receivers: Receivers
+    providers: Providers
 
 
 class Call(Struct, frozen=True, kw_only=True):
@@ -142,7 +150,7 @@ class Route(Struct, frozen=True, kw_only=True):
     tag: str
     summary: str
     details: str = ""
-    roles: frozenset[Role] | None
+    roles: frozenset[AnyRole] | None
     refusals: tuple[type[LedgerError], ...] = ()
     answer: Any
     money: bool = True
@@ -167,6 +175,8 @@ class Write(Route, frozen=True, kw_only=True):
     op: str | None = None
     target: str | None = None
     statuses: tuple[int, ...] = (200,)
+    load: Callable[[bytes], None] | None = None
+    """What to do in a thread before the body is read, where that may take long."""
 
     @property
     def body_required(self) -> bool:
@@ -180,9 +190,13 @@ class Change(Route, frozen=True, kw_only=True):
     `handle` gets the decoded body and a connection with a transaction, in which all it does and the
     receipt are one; it returns the answer. A `SecretStr` in that is shown in the first answer, and
     is null in the receipt, and so whenever the request is repeated.
+
+    With `ask`, others are asked first, who may take long: it gets the key and the decoded body, and
+    `handle` gets what it returns in the place of the body. It must be safe to repeat.
     """
 
     body: type[Any] = Nothing
+    ask: Callable[[Call, str, Any], Awaitable[Any]] | None = None
     handle: Callable[[Call, AsyncConnection[Any], Any], Awaitable[Struct]]
     location: Callable[[Any], str] | None = None
     """Where what an answer tells of can be read."""

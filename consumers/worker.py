@@ -15,7 +15,7 @@ from nats.errors import Error as NatsError
 from psycopg.errors import UndefinedTable
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-from consumers import deadlines, deliveries
+from consumers import deadlines, deliveries, plans
 from consumers.charging import Charge
 from consumers.fetching import Fetch
 from consumers.generations import capture_generations
@@ -44,6 +44,7 @@ CONNECTIONS_MAX: Final = 10
 PARTS: Final = (
     "deadlines",
     "deliveries",
+    "plans",
     "waiting",
     "top_ups",
     "generations",
@@ -124,6 +125,7 @@ def _without_nats(deps: WorkerDeps, settler: Settler) -> dict[str, Run]:
         "deliveries": lambda part, stop: deliveries.purge_old(
             url, deps.webhook_payload_days, part, stop
         ),
+        "plans": lambda part, stop: plans.grant_by_clock(url, deps.writer, part, stop),
         "waiting": lambda part, stop: settle_waiting(settler, part, stop),
         "top_ups": lambda part, stop: top_up_accounts(top_ups, part, stop),
     }
