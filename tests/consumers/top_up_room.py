@@ -1,6 +1,7 @@
 """What tests of auto top-up share: an account, its customer at a pretended Stripe, a dated ledger."""
 
 import itertools
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
@@ -12,7 +13,6 @@ from pydantic import SecretStr
 from api.providers.charging import StripeCharging
 from api.providers.stripe_api import StripeHttp
 from api.webhooks import stripe_facts
-
 from consumers.charging import Charge
 from consumers.health import Part
 from consumers.top_ups import TopUps
@@ -231,6 +231,8 @@ def projecting(dated: Dated) -> Iterator[None]:
     runner = Runner(store)
     runner.start()
     try:
+        while not runner.active:  # Its tables are there from then on.
+            time.sleep(0.02)
         yield
     finally:
         runner.close()
