@@ -107,10 +107,21 @@ WITH granted AS (
     FROM scrip.payments p
     WHERE t.state IN ('open', 'paid') AND p.tenant = t.tenant AND p.payment = t.payment
       AND p.state = 'applied'
-    RETURNING t.tenant, t.account)
+    RETURNING t.tenant, t.account),
+resolved AS (
+    UPDATE scrip.payment_alerts x SET resolved_at = now() FROM granted g
+    WHERE x.tenant = g.tenant AND x.subject = g.account AND x.code = ANY(%(codes)s)
+      AND x.resolved_at IS NULL)
 UPDATE scrip.auto_top_ups a SET look_at = least(look_at, %(now)s) FROM granted g
 WHERE a.tenant = g.tenant AND a.account = g.account RETURNING 1
 """
+UPSERT_ALERT: Final = """
+INSERT INTO scrip.payment_alerts AS a (tenant, code, subject)
+VALUES (%(tenant)s, %(code)s, %(subject)s)
+ON CONFLICT (tenant, code, subject, price) DO UPDATE SET raised_at = now(), resolved_at = NULL
+WHERE a.resolved_at IS NOT NULL
+"""
+"""What comes up anew is open again, whoever has seen to it before: it is another attempt."""
 SELECT_LONG: Final = """
 SELECT id, tenant, account FROM scrip.top_up_attempts
 WHERE state IN ('open', 'paid') AND started_at <= %(before)s AND told_at IS NULL

@@ -68,6 +68,14 @@ LONG: Final = timedelta(hours=1)
 """When people are told of an attempt that has not ended."""
 QUIET: Final[frozenset[Why]] = frozenset({"in_flight", "backing_off"})
 """Why nobody needs to be told: the attempt itself says it."""
+ALERTS: Final = (
+    "top_up_declined",
+    "top_up_failed",
+    "top_up_skipped",
+    "top_up_stopped",
+    "top_up_unsettled",
+)
+"""What people are told of an account. Its credits, once they come, put all of it right."""
 OFF: Final[frozenset[Why]] = frozenset({"payment_reversed"})
 """After which only a person can switch it on again."""
 
@@ -225,7 +233,8 @@ class TopUps(Struct, frozen=True):
 
     async def _granted(self) -> None:
         async with self.pool.connection() as connection:
-            await connection.execute(rows.GRANTED, {"now": self.writer.clock()})
+            asked = {"now": self.writer.clock(), "codes": list(ALERTS)}
+            await connection.execute(rows.GRANTED, asked)
 
     async def _tell_of_long(self) -> None:
         now = self.writer.clock()
@@ -244,7 +253,7 @@ class TopUps(Struct, frozen=True):
     async def _tell(
         self, tenant: str, code: str, account: str, about: str, charged: Charged
     ) -> None:
-        """Put an alert into the ledger, once for what it is about. Raises NotTold."""
+        """Put an alert into the ledger and the list, once for what it is about. Raises NotTold."""
         detail = f"{charged.code}: {charged.message}" if charged.message else charged.code
         order = Order(
             tenant=tenant,
@@ -258,6 +267,9 @@ class TopUps(Struct, frozen=True):
             if answer.retryable:
                 raise NotTold(answer.code)
             log.warning("alert.refused", tenant=tenant, code=answer.code)
+        async with self.pool.connection() as connection:
+            row = {"tenant": tenant, "code": code, "subject": account}
+            await connection.execute(rows.UPSERT_ALERT, row)
 
     async def _to_try(self) -> AsyncIterator[list[rows.ToTry]]:
         # Those that are taken up are not due any more, so the first page is the only one.

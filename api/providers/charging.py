@@ -8,9 +8,10 @@ from typing import Any, Final, Literal, Protocol
 
 from pydantic import SecretStr
 
+from api.problems import SecretsUnreadable
 from api.provider_problems import PaymentDeclined, ProviderRefused, ProviderUnavailable, told
 from api.providers.patience import Patience
-from api.providers.stripe_api import StripeApi, StripeHttp
+from api.providers.stripe_api import StripeApi, StripeHttp, library
 from ledger.domain.top_ups import Card, Charged, TopUp
 
 ATTEMPT: Final = "scrip_attempt"
@@ -21,14 +22,24 @@ SECONDS_MAX: Final = 12.0
 CLOCKS_APART: Final = timedelta(hours=1)
 """How far Stripe's clock and ours may differ."""
 _UNKNOWN: Final = Charged(state="unknown", code="provider_unavailable")
-_NO_KEY: Final = Charged(state="refused", code="provider_key_missing")
 
 
 class KeyOf(Protocol):
     """Where the API keys of tenants are."""
 
     async def of(self, tenant: str, provider: Literal["stripe"], /) -> SecretStr | None:
-        """Return the tenant's key at the provider, None if it has none."""
+        """Return the tenant's key at the provider, None if it has none.
+
+        Raises SecretsUnreadable.
+        """
+
+
+class _NoKey(Exception):
+    """Nobody can be asked: there is no key, or none that can be read."""
+
+    def __init__(self, why: Literal["provider_key_missing", "provider_key_unreadable"]) -> None:
+        super().__init__(why)
+        self.why: Final = why
 
 
 class StripeCharging:
@@ -41,14 +52,14 @@ class StripeCharging:
 
     async def card(self, tenant: str, customer: str) -> Card:
         """Return the customer's default payment method, or the first card on file."""
-        api = await self._api(tenant)
-        if api is None:
-            return Card(why="provider_key_missing")
         try:
+            api = await self._api(tenant)
             async with asyncio.timeout(SECONDS_MAX):
                 found = await api.customer(customer)
                 chosen = (found.get("invoice_settings") or {}).get("default_payment_method")
                 cards = [] if chosen else await api.cards(customer)
+        except _NoKey as missing:
+            return Card(why=missing.why)
         except (ProviderUnavailable, TimeoutError):
             return Card(why="provider_unavailable")
         except ProviderRefused:
@@ -58,12 +69,12 @@ class StripeCharging:
 
     async def charge(self, top_up: TopUp) -> Charged:
         """Charge the customer, once for the id of `top_up`, by one request."""
-        api = await self._api(top_up.tenant)
-        if api is None:
-            return _NO_KEY
         try:
+            api = await self._api(top_up.tenant)
             async with asyncio.timeout(SECONDS_MAX):
                 return outcome_of(await api.create_intent(params(top_up), top_up.id))
+        except _NoKey as missing:
+            return Charged(state="refused", code=missing.why)
         except (ProviderUnavailable, TimeoutError):
             return _UNKNOWN
         except PaymentDeclined as refusal:
@@ -76,22 +87,30 @@ class StripeCharging:
 
         Stripe forgets idempotency keys after a day, and what is in the metadata never.
         """
-        api = await self._api(top_up.tenant)
-        if api is None:
-            return Charged(state="unknown", code=_NO_KEY.code)
         try:
+            api = await self._api(top_up.tenant)
             async with asyncio.timeout(SECONDS_MAX):
                 if payment is not None:
                     return outcome_of(await api.get("payment_intents", payment))
                 return await _listed(api, top_up)
+        except _NoKey as missing:
+            return Charged(state="unknown", code=missing.why)
         except (ProviderUnavailable, TimeoutError):
             return _UNKNOWN
         except ProviderRefused as refusal:
             return Charged(state="unknown", **_words(refusal))
 
-    async def _api(self, tenant: str) -> StripeApi | None:
-        key = await self._keys.of(tenant, "stripe")
-        return None if key is None else StripeApi(self._http, key, ONCE)
+    async def _api(self, tenant: str) -> StripeApi:
+        """Return the tenant's account at Stripe. Raises _NoKey."""
+        try:
+            key = await self._keys.of(tenant, "stripe")
+        except SecretsUnreadable:
+            raise _NoKey("provider_key_unreadable") from None
+        if key is None:
+            raise _NoKey("provider_key_missing")
+        # Its import takes a second, in which nothing else would be done.
+        await asyncio.to_thread(library)
+        return StripeApi(self._http, key, ONCE)
 
 
 def params(top_up: TopUp) -> dict[str, Any]:

@@ -39,6 +39,7 @@ Why = Literal[
     "customer_unknown",
     "no_payment_method",
     "provider_key_missing",
+    "provider_key_unreadable",
     "provider_refused",
     "provider_unavailable",
 ]

@@ -173,6 +173,23 @@ async def test_a_declined_card_is_charged_at_most_once_an_hour_and_less_and_less
         acct.later(16 * HOUR)
         await acct.look()
         assert (acct.charges, (await acct.states())[-1]) == (1, "paid")
+        assert await acct.open_alerts() == ["top_up_declined"]
+        await acct.webhooks()
+        await acct.granted()
+        assert await acct.open_alerts() == []
+
+
+async def test_a_decline_after_one_that_was_seen_to_is_listed_anew(dated: Dated) -> None:
+    async with shop(dated, card=BAD) as acct:
+        await acct.look()
+        assert await acct.open_alerts() == ["top_up_declined"]
+        await acct.resolve_alerts()
+        acct.later()
+        await acct.look()
+        assert await acct.open_alerts() == []
+        acct.later(HOUR)
+        await acct.look()
+        assert (acct.asked, await acct.open_alerts()) == (2, ["top_up_declined"])
 
 
 async def test_a_month_has_its_maximum_and_the_next_month_its_own(dated: Dated) -> None:
@@ -186,6 +203,7 @@ async def test_a_month_has_its_maximum_and_the_next_month_its_own(dated: Dated) 
             acct.later()
         assert (acct.charges, await acct.why()) == (2, "monthly_max_reached")
         assert await acct.alerts() == [("top_up_skipped", "monthly_max_reached")]
+        assert await acct.open_alerts() == ["top_up_skipped"]
         acct.later(timedelta(days=31))
         await acct.look()
         assert acct.charges == 3
@@ -245,6 +263,8 @@ async def test_each_reason_not_to_charge_is_said_and_told_once(dated: Dated) -> 
         await said("no_payment_method")
         acct.keys.key = None
         await said("provider_key_missing")
+        acct.keys.unreadable = True
+        await said("provider_key_unreadable")
         assert acct.asked == 0
         assert [detail for _, detail in await acct.alerts()] == [
             "pack_too_small",
@@ -252,7 +272,9 @@ async def test_each_reason_not_to_charge_is_said_and_told_once(dated: Dated) -> 
             "customer_unknown",
             "no_payment_method",
             "provider_key_missing",
+            "provider_key_unreadable",
         ]
+        acct.keys.unreadable = False
         acct.keys.key = type(acct.keys).key
         acct.use(GOOD)
         await acct.look()

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from msgspec import Struct
 from pydantic import SecretStr
 
+from api.problems import SecretsUnreadable
 from api.providers.charging import StripeCharging
 from api.providers.stripe_api import StripeHttp
 from api.webhooks import stripe_facts
@@ -37,10 +38,13 @@ class Keys:
     """The API keys of tenants: all have the pretended Stripe's, unless it is taken away."""
 
     key: SecretStr | None = SecretStr(STRIPE_KEY)
+    unreadable = False
 
     async def of(self, tenant: str, provider: Literal["stripe"], /) -> SecretStr | None:
         assert tenant
         assert provider == "stripe"
+        if self.unreadable:
+            raise SecretsUnreadable
         return self.key
 
 
@@ -188,6 +192,22 @@ class Shop(Struct):
         )
         why: str | None = rows[0][0]
         return why
+
+    async def open_alerts(self) -> list[str]:
+        """Return the codes of the alerts that `GET /v1/alerts?open=true` lists."""
+        rows = await self.payments.rows(
+            "SELECT code FROM scrip.payment_alerts WHERE tenant = %(t)s AND subject = 'acct'"
+            " AND resolved_at IS NULL ORDER BY code",
+            t=self.tenant,
+        )
+        return [code for (code,) in rows]
+
+    async def resolve_alerts(self) -> None:
+        """Note that all have been seen to, as the route does."""
+        await self.payments.sql(
+            "UPDATE scrip.payment_alerts SET resolved_at = now() WHERE tenant = %(t)s",
+            t=self.tenant,
+        )
 
     async def alerts(self) -> list[tuple[str, str]]:
         """Return the alerts in the ledger: their codes and details."""
