@@ -1,4 +1,4 @@
-"""Auto top-up over HTTP: how it is put and read, and all of it, from a saved card to the credits."""
+"""Auto top-up over HTTP: put and read, and all of it, from a saved card to the credits."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """Auto top-up over the real ledger and a pretended Stripe: one charge for one shortfall."""
 
 import asyncio
+import itertools
 import random
 from datetime import timedelta
 
@@ -163,7 +164,7 @@ async def test_a_declined_card_is_charged_at_most_once_an_hour_and_less_and_less
                 times.append(dated.clock.now)
                 await acct.put()  # As if somebody wished to hurry it.
             acct.later(timedelta(minutes=1))
-        gaps = [(later - first) // HOUR for first, later in zip(times, times[1:], strict=False)]
+        gaps = [(later - first) // HOUR for first, later in itertools.pairwise(times)]
         assert gaps == [1, 2, 4, 8]
         assert set(await acct.states()) == {"declined"}
         assert await acct.why() == "backing_off"
@@ -301,8 +302,7 @@ async def test_the_part_does_it_all_by_itself(dated: Dated) -> None:
             task = asyncio.create_task(top_up_accounts(acct.top_ups, its, stop, 0.05))
             await until(lambda: acct.charges == 1)
             await acct.webhooks()
-            while await acct.states() != ["granted"]:
-                await asyncio.sleep(0.05)
+            await until(lambda: is_granted(acct))
             await acct.spend(1_050)
             acct.server.stripe.break_down()  # Of whatever is asked first.
             while acct.charges < 2:
@@ -363,6 +363,10 @@ async def test_whatever_happens_there_is_one_charge_for_a_shortfall(
             await mended(acct)
             succeeded = [one for one in stripe.kept["payment_intents"].values() if paid(one)]
             assert (await acct.states()).count("granted") == len(succeeded) == acct.charges
+
+
+async def is_granted(acct: Shop) -> bool:
+    return await acct.states() == ["granted"]
 
 
 def paid(intent: dict[str, object]) -> bool:

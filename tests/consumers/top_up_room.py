@@ -1,4 +1,4 @@
-"""What tests of auto top-up share: an account, its customer at a pretended Stripe, a dated ledger."""
+"""What tests of auto top-up share: an account, its customer at a pretended Stripe, a ledger."""
 
 import itertools
 import time
