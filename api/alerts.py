@@ -41,9 +41,11 @@ class AlertOut(Struct, frozen=True, kw_only=True):
     """Something that a person has to put right."""
 
     code: str
-    subject: Annotated[str, Meta(description="The payment or the subscription it is about.")]
+    subject: Annotated[
+        str, Meta(description="The payment, subscription, endpoint or account it is about.")
+    ]
     price: Price
-    fact: Annotated[str, Meta(description="The fact that it followed from.")]
+    fact: Annotated[str | None, Meta(description="The fact that it followed from, if any.")]
     raised_at: datetime
     resolved_at: datetime | None
 

@@ -15,6 +15,7 @@ from api.problems import FieldError, InvalidRequest
 from api.provider_examples import BY_CODE as PROVIDERS_BY_CODE
 from api.provider_examples import BY_TYPE as PROVIDERS_BY_TYPE
 from api.receipts import receipt
+from api.top_up_examples import BY_TYPE as TOP_UP_BY_TYPE
 from ledger.domain.entities import Balance, Draw, Metered, Price, Return, Source, Usage
 from ledger.domain.errors import InvalidCommand, LedgerError
 from ledger.domain.events import (
@@ -256,6 +257,7 @@ _RESERVE_COMMAND: Final = {
 _USAGE_IN: Final = {"input_tokens": 2000, "output_tokens": 400}
 BY_TYPE: Final[dict[str, Any]] = {
     **CATALOG_BY_TYPE,
+    **TOP_UP_BY_TYPE,
     **PAYMENT_BY_TYPE,
     **PROVIDERS_BY_TYPE,
     "AccountIn": {"label": "Team Seven", "metadata": {"plan": "pro"}},

@@ -16,6 +16,7 @@ from psycopg.errors import UndefinedTable
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from consumers import deadlines, deliveries, plans
+from consumers.charging import Charge
 from consumers.fetching import Fetch
 from consumers.generations import capture_generations
 from consumers.health import Health, Part
@@ -25,6 +26,7 @@ from consumers.publishing import AckUnknown, Refused
 from consumers.pulling import ConsumerGone
 from consumers.settling import Settler
 from consumers.streams import API_SECONDS_MAX, check_sync, connect, jetstream
+from consumers.top_ups import TopUps, top_up_accounts
 from consumers.waiting import settle_waiting
 from ledger.recorder import LIVELY
 from ledger.writer import Writer
@@ -44,6 +46,7 @@ PARTS: Final = (
     "deliveries",
     "plans",
     "waiting",
+    "top_ups",
     "generations",
     "payments",
     "outbox",
@@ -71,7 +74,8 @@ Run = Callable[[Part, asyncio.Event], Awaitable[None]]
 class WorkerDeps:
     """What a worker works with. `database_url` is the services' role's.
 
-    Without `fetch`, payments that must be asked of their provider wait.
+    Without `fetch`, payments that must be asked of their provider wait. Without `charge`, no
+    account is topped up by itself.
     """
 
     writer: Writer
@@ -79,6 +83,7 @@ class WorkerDeps:
     nats_url: str
     nats_monitor_url: str | None = None
     fetch: Fetch | None = None
+    charge: Charge | None = None
     refuse_lazy_sync: bool = False
     deadlines_poll_seconds: float = deadlines.POLL_SECONDS
     webhook_payload_days: int = 30
@@ -112,6 +117,7 @@ async def work(deps: WorkerDeps, stop: asyncio.Event) -> None:
 def _without_nats(deps: WorkerDeps, settler: Settler) -> dict[str, Run]:
     """Return the parts that need no NATS, and so do not wait for it."""
     url = deps.database_url
+    top_ups = TopUps(settler.pool, deps.writer, deps.charge)
     return {
         "deadlines": lambda part, stop: deadlines.settle_deadlines(
             url, deps.writer, part, stop, deps.deadlines_poll_seconds
@@ -121,6 +127,7 @@ def _without_nats(deps: WorkerDeps, settler: Settler) -> dict[str, Run]:
         ),
         "plans": lambda part, stop: plans.grant_by_clock(url, deps.writer, part, stop),
         "waiting": lambda part, stop: settle_waiting(settler, part, stop),
+        "top_ups": lambda part, stop: top_up_accounts(top_ups, part, stop),
     }
 
 

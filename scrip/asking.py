@@ -12,8 +12,10 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 from api.problems import SecretsUnreadable
 from api.provider_problems import ProviderKeyMissing, ProviderRefused, ProviderUnavailable
 from api.providers.asking import Providers
+from api.providers.charging import StripeCharging
 from api.providers.fetching import AsaasPayments, is_not_there
 from api.providers.keys import ProviderKeys
+from api.providers.stripe_api import StripeHttp
 from api.sealing import SecretKeys
 from api.webhooks.reading import Unreadable
 from consumers.fetching import FetchLater, FetchNever
@@ -52,6 +54,16 @@ async def providers(settings: Settings) -> AsyncIterator[Providers]:
             yield asked
         finally:
             await asked.close()
+
+
+@asynccontextmanager
+async def charging(settings: Settings, keys: ProviderKeys) -> AsyncIterator[StripeCharging]:
+    """Open the worker's way to charge customers at Stripe, with the tenants' own `keys`."""
+    http = StripeHttp(settings.stripe_api_url)
+    try:
+        yield StripeCharging(http, keys)
+    finally:
+        await http.close()
 
 
 class Fetching:

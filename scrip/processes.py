@@ -35,7 +35,7 @@ from ledger.guard import RefusedToStart
 from ledger.store import Store
 from ledger.writer import Writer
 from projections.runner import Runner
-from scrip.asking import Fetching, providers, secrets_keys
+from scrip.asking import Fetching, charging, providers, secrets_keys
 from scrip.http_protocol import WholeAnswers
 from scrip.settings import Settings
 from scrip.worker_health import worker_health
@@ -244,7 +244,11 @@ def _listener(host: str, port: int) -> socket.socket:
 async def _worker(settings: Settings) -> None:
     if settings.nats_url is None:
         raise Fatal("the worker needs NATS_URL")
-    async with stopping() as stop, providers(settings) as asked:
+    async with (
+        stopping() as stop,
+        providers(settings) as asked,
+        charging(settings, asked.keys) as charge,
+    ):
         store = await _opened(settings, stop)
         if store is None:
             return
@@ -263,6 +267,7 @@ async def _worker(settings: Settings) -> None:
                 deadlines_poll_seconds=settings.deadlines_poll_seconds,
                 webhook_payload_days=settings.webhook_payload_days,
                 fetch=Fetching(asked),
+                charge=charge,
                 health=health,
             )
             app = worker_health(writer, runner, health)

@@ -17,7 +17,7 @@ from api.sealing import new_key
 from consumers.worker import WorkerDeps, work
 from ledger.store import Store
 from ledger.writer import Writer
-from scrip.asking import Fetching, providers, secrets_keys
+from scrip.asking import Fetching, charging, providers, secrets_keys
 from scrip.embedded import DatabaseUrls, EmbeddedNats
 from scrip.provider_server.server import ASAAS_KEY, STRIPE_KEY, ProviderServer
 from scrip.settings import Settings
@@ -109,13 +109,16 @@ def working_on(settings: Settings, nats: EmbeddedNats) -> Iterator[None]:
     url = settings.database_url.get_secret_value()
 
     async def run() -> None:
-        async with providers(settings) as asked:
+        async with providers(settings) as asked, charging(settings, asked.keys) as charge:
             with contextlib.closing(Store.open(url)) as store, Writer(store) as writer:
-                fetch = Fetching(asked)
-                await work(
-                    WorkerDeps(writer=writer, database_url=url, nats_url=nats.url, fetch=fetch),
-                    stop,
+                deps = WorkerDeps(
+                    writer=writer,
+                    database_url=url,
+                    nats_url=nats.url,
+                    fetch=Fetching(asked),
+                    charge=charge,
                 )
+                await work(deps, stop)
 
     thread = threading.Thread(target=lambda: loop.run_until_complete(run()), name="worker")
     thread.start()

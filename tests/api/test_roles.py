@@ -16,6 +16,7 @@ READS = {
     "list_accounts",
     "read_account",
     "read_balance",
+    "read_auto_top_up",
     "list_grants",
     "read_grant",
     "list_reservations",
@@ -46,6 +47,7 @@ READS = {
 }
 SPENDING = {
     "put_account",
+    "put_auto_top_up",
     "create_grant",
     "create_reservation",
     "capture_reservation",
@@ -102,6 +104,7 @@ BODIES: dict[str, object] = {
     "create_webhook_endpoint": {"provider": "users"},
     "change_webhook_endpoint": {"state": "disabled"},
     "add_webhook_secret": {},
+    "put_auto_top_up": {"enabled": False},
     "put_link": {"account": "a"},
     "create_account_key": {},
     "resolve_alert": {},
