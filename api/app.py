@@ -26,6 +26,7 @@ from api import (
     packs,
     plans,
     problems,
+    provider_routes,
     quotes,
     referral_reward,
     reservations,
@@ -42,6 +43,8 @@ from api.metrics import Metrics
 from api.nats_link import answering
 from api.openapi import describe
 from api.paths import Paths
+from api.providers.asking import Providers
+from api.providers.keys import ProviderKeys
 from api.routes import Deps, Room, Route
 from api.webhook_receiving import Receivers
 from ledger.domain.errors import LedgerError
@@ -103,6 +106,9 @@ ROUTES: Final[tuple[Route, ...]] = (
     webhook_deliveries.LIST_DELIVERIES,
     webhook_deliveries.READ_DELIVERY,
     webhook_taking.TAKE_WEBHOOK,
+    provider_routes.PUT_PROVIDER,
+    provider_routes.READ_PROVIDER,
+    provider_routes.DELETE_PROVIDER,
     health.LIVE,
     health.READY,
     health.METRICS,
@@ -121,6 +127,9 @@ def create_app(deps: Deps) -> ASGIApp:
         ledger=Crossing(deps.writer),
         metrics=metrics,
         receivers=Receivers(deps.pool, deps.secrets_keys),
+        providers=Providers(
+            ProviderKeys(deps.pool, deps.secrets_keys), deps.stripe_api_url, deps.asaas_api_url
+        ),
     )
 
     @asynccontextmanager
@@ -128,6 +137,7 @@ def create_app(deps: Deps) -> ASGIApp:
         await deps.pool.open()
         async with answering(room):
             yield
+        await room.providers.close()
         await deps.pool.close()
 
     app = FastAPI(

@@ -306,6 +306,14 @@ BY_TYPE: Final[dict[str, Any]] = {
         "facts": 1,
         "unreadable": None,
     },
+    "ProviderIn": {"api_key": "rk_test_an_example_and_no_key"},
+    "ProviderAnswer": {
+        "provider": "stripe",
+        "hint": "rk_test_…_key",
+        "livemode": False,
+        "updated_at": "2026-11-21T12:00:00Z",
+    },
+    "ProviderDeleted": {"provider": "stripe", "deleted": True},
     "UsageEntryList": _list(_USAGE_ENTRY, **READ),
     "UsageReport": {
         "group_by": "day",
@@ -357,6 +365,7 @@ FACTS: Final[dict[str, dict[str, Any]]] = {
         "rule": "a v1 signature must be right for the body",
     },
     "webhook_limit_reached": {"limit": "secrets", "max": 10},
+    "provider_key_not_found": {"provider": "stripe"},
     "projection_behind": {"asked": "1042", "reached": "1040"},
 }
 

@@ -58,6 +58,7 @@ TAGS: Final = {
     "quotes": "Prices, without acting.",
     "catalog": "What features cost, and what is sold: plans and packs.",
     "webhooks": "Where payment providers send to, by which secrets they are known, and what came.",
+    "providers": "What is asked of payment providers: the keys to them, and checkouts.",
     "health": "For those who run Scrip.",
 }
 PARTS: Final = {
@@ -71,6 +72,7 @@ PARTS: Final = {
     "endpoint": ("The webhook endpoint's id.", examples.ENDPOINT_ID),
     "secret": ("The secret's id.", examples.SECRET_ID),
     "delivery": ("The delivery's id.", examples.DELIVERY_ID),
+    "payment_provider": ("The payment provider: `stripe` or `asaas`.", "stripe"),
     "provider": ("Who sends: `stripe`, `clerk`, `asaas` or `users`.", "users"),
 }
 DEDUCTION_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9_.:@|+-]{0,127}(~[0-9]{1,9})?$"

@@ -136,7 +136,7 @@ class SecretsKeyMissing(LedgerError):
 
 
 class SecretsUnreadable(LedgerError):
-    """The endpoint's secrets cannot be decrypted: a key is missing in SCRIP_SECRETS_KEYS."""
+    """The secret cannot be decrypted: a key is missing in SCRIP_SECRETS_KEYS."""
 
     code, status, retryable = "secrets_unreadable", 503, True
 

@@ -17,6 +17,12 @@ class ProviderKeyMissing(LedgerError):
     code, status = "provider_key_missing", 422
 
 
+class ProviderKeyNotFound(LedgerError):
+    """The tenant has put no API key of this payment provider."""
+
+    code, status = "provider_key_not_found", 404
+
+
 class ProviderRefused(LedgerError):
     """The payment provider was asked, and refused."""
 

@@ -18,6 +18,8 @@ from api.auth import KNOWN_SECONDS, Keys, Principal
 from api.crossing import Crossing
 from api.keys import Role
 from api.metrics import Metrics
+from api.providers import stripe_api
+from api.providers.asking import Providers
 from api.sealing import SecretKeys
 from api.webhook_receiving import Receivers
 from ledger.domain.commands import Command
@@ -73,7 +75,10 @@ class Deps(Struct, frozen=True, kw_only=True):
     key_known_seconds: float = KNOWN_SECONDS
     version: str = "0"
     secrets_keys: SecretKeys | None = None
-    """Without them, no webhook endpoint can be made, and none of those made be used."""
+    """Without them, no secret of others can be kept, and none of those kept be used."""
+    stripe_api_url: str = stripe_api.URL
+    asaas_api_url: str | None = None
+    """Without it, that of the tenant's mode."""
     nats: NatsWay | None = None
     """Without it, requests come over HTTP alone, and no webhook can be taken."""
 
@@ -86,6 +91,7 @@ class Room(Struct, frozen=True, kw_only=True):
     ledger: Crossing
     metrics: Metrics
     receivers: Receivers
+    providers: Providers
 
 
 class Call(Struct, frozen=True, kw_only=True):

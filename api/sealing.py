@@ -38,6 +38,7 @@ class Place(Struct, frozen=True, kw_only=True):
     provider: str
     endpoint: str
     secret: str
+    purpose: str = PURPOSE
 
 
 class Sealed(Struct, frozen=True, kw_only=True):
@@ -110,5 +111,5 @@ def _key(encoded: str) -> bytes | None:
 def _bound_to(place: Place, key_id: str) -> bytes:
     # As JSON, so that no two places give the same bytes, wherever their parts begin and end.
     return msgspec.json.encode(
-        (PURPOSE, place.tenant, place.provider, place.endpoint, place.secret, key_id)
+        (place.purpose, place.tenant, place.provider, place.endpoint, place.secret, key_id)
     )

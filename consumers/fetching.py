@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from ledger.domain.facts import PaymentFact
+from ledger.payment_messages import PaymentMessage
 
 
 class FetchLater(Exception):
@@ -18,5 +19,8 @@ class FetchNever(Exception):
 class Fetch(Protocol):
     """Asks a provider."""
 
-    async def payment(self, tenant: str, endpoint: str, payment: str) -> tuple[PaymentFact, ...]:
-        """Return what the provider tells of a payment now. Raises FetchLater or FetchNever."""
+    async def payment(self, tenant: str, told: PaymentMessage) -> tuple[PaymentFact, ...]:
+        """Return what the provider tells now of the payment that a delivery is about.
+
+        Raises FetchLater, FetchNever.
+        """

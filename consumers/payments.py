@@ -112,7 +112,7 @@ async def _fetch(payments: Payments, one: Received, room: asyncio.Semaphore) -> 
         return
     try:
         async with room:
-            facts = await payments.fetch.payment(one.tenant, one.told.endpoint, one.told.fetch)
+            facts = await payments.fetch.payment(one.tenant, one.told)
     except FetchLater as error:
         log.warning("payment.not_fetched", tenant=one.tenant, why=str(error))
         one.fate = Later("provider_unavailable")

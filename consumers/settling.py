@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 import structlog
@@ -37,6 +37,8 @@ log = structlog.get_logger(__name__)
 BY: Final = "service:payments"
 KEY_MAX: Final = 255
 
+DAY: Final = timedelta(days=1)
+
 
 class NotYet(Exception):
     """The ledger cannot take it now, for a passing reason: the text is the code of the refusal."""
@@ -54,6 +56,9 @@ class CatalogOffers:
         if provider == "users":
             return None  # A user system sells nothing.
         found = offer_of(self._catalog, provider, price, when)
+        if found is None and provider == "asaas":
+            # Asaas tells the day of a payment, which may be that on which the price was put.
+            found = offer_of(self._catalog, provider, price, when + DAY)
         if found is None:
             return None
         key = found.plan if isinstance(found, PlanSet) else found.pack

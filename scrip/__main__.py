@@ -35,6 +35,7 @@ COMMANDS: tuple[tuple[typer.Typer, str | None], ...] = (
     (keys.keys, "keys"),
     (keys.tenants, "tenants"),
     (webhooks.app, "webhooks"),
+    (provider_server.app, None),
     (catalog.app, "catalog"),
     (provider_server.app, None),
     (dead.app, "dead"),

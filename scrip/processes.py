@@ -28,7 +28,6 @@ from starlette.types import ASGIApp
 
 from api.app import create_app
 from api.routes import Deps, NatsWay
-from api.sealing import SecretKeys
 from consumers.health import Health
 from consumers.streams import JetStreamUnsafe, connect, payment_subject, tenant_of
 from consumers.worker import WorkerDeps, work
@@ -36,6 +35,7 @@ from ledger.guard import RefusedToStart
 from ledger.store import Store
 from ledger.writer import Writer
 from projections.runner import Runner
+from scrip.asking import Fetching, providers, secrets_keys
 from scrip.http_protocol import WholeAnswers
 from scrip.settings import Settings
 from scrip.worker_health import worker_health
@@ -127,15 +127,12 @@ def application(settings: Settings, writer: Writer) -> ASGIApp:
             batch_bytes_max=settings.batch_bytes_max,
             ready_lag_events_max=settings.ready_lag_events_max,
             version=_version(),
-            secrets_keys=_secrets_keys(settings),
+            secrets_keys=secrets_keys(settings),
+            stripe_api_url=settings.stripe_api_url,
+            asaas_api_url=settings.asaas_api_url,
             nats=_nats(settings),
         )
     )
-
-
-def _secrets_keys(settings: Settings) -> SecretKeys | None:
-    keys = settings.secrets_keys
-    return None if keys is None else SecretKeys.parse(keys.get_secret_value())
 
 
 def _nats(settings: Settings) -> NatsWay | None:
@@ -247,7 +244,7 @@ def _listener(host: str, port: int) -> socket.socket:
 async def _worker(settings: Settings) -> None:
     if settings.nats_url is None:
         raise Fatal("the worker needs NATS_URL")
-    async with stopping() as stop:
+    async with stopping() as stop, providers(settings) as asked:
         store = await _opened(settings, stop)
         if store is None:
             return
@@ -265,6 +262,7 @@ async def _worker(settings: Settings) -> None:
                 refuse_lazy_sync=settings.nats_refuse_lazy_sync,
                 deadlines_poll_seconds=settings.deadlines_poll_seconds,
                 webhook_payload_days=settings.webhook_payload_days,
+                fetch=Fetching(asked),
                 health=health,
             )
             app = worker_health(writer, runner, health)

@@ -6,6 +6,7 @@ with `SCRIP_` and says its unit. `.env.example` lists them all, and a test keeps
 
 import difflib
 import os
+import re
 from collections.abc import Iterable
 from typing import Annotated, Literal, Self
 
@@ -58,8 +59,17 @@ class Settings(BaseSettings):
 
     secrets_keys: SecretStr | None = Field(
         default=None,
-        description="Keys that encrypt webhook secrets, as keyid:base64 of 32 bytes, with commas"
+        description="Keys that encrypt secrets of others, as keyid:base64 of 32 bytes, with commas"
         " between; the first encrypts, all decrypt. Without one, no webhook endpoint can be made.",
+    )
+
+    stripe_api_url: str = Field(
+        default="https://api.stripe.com", description="Where Stripe is asked, as its address."
+    )
+    asaas_api_url: str | None = Field(
+        default=None,
+        description="Where Asaas is asked, with the version; unset: at its own address, or that of"
+        " its sandbox for tenants of mode test.",
     )
 
     nats_monitor_url: str | None = Field(
@@ -150,6 +160,14 @@ class Settings(BaseSettings):
         except ProgrammingError:
             pass
         message = "must be an address such as postgresql://role:password@host:5432/database"
+        raise ValueError(message)
+
+    @field_validator("stripe_api_url", "asaas_api_url")
+    @classmethod
+    def _is_an_address(cls, url: str | None) -> str | None:
+        if url is None or re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#@]*)?", url):
+            return url and url.rstrip("/")
+        message = "must be an address such as https://api.example.com, without a query"
         raise ValueError(message)
 
     @field_validator("secrets_keys")

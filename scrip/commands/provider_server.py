@@ -1,47 +1,54 @@
-"""`scrip provider-server`: Stripe and Asaas, pretended on this machine. Nothing is charged."""
+"""`scrip provider-server`: Stripe and Asaas for trying out, on this machine. Nothing is charged."""
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
+import threading
 from typing import Annotated
 
+import msgspec
 import typer
+
+PORT_DEFAULT = 8012
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 app = typer.Typer()
 
-PORT = 8010
 
-
-@app.command(name="provider-server", epilog="Example: scrip provider-server --port 8010")
+@app.command(name="provider-server", epilog="Example: scrip provider-server --port 8012")
 def provider_server(
-    port: Annotated[int, typer.Option(min=1, max=65_535, help="The port to listen on.")] = PORT,
+    port: Annotated[
+        int, typer.Option(help="The port it listens on; 0: any that is free.", min=0, max=65_535)
+    ] = PORT_DEFAULT,
 ) -> None:
-    """Answer as Stripe and Asaas do, and send webhooks as they do. All is lost when it ends.
+    """Answer as Stripe and Asaas do, here, until Ctrl-C, and send webhooks as they do.
 
-    Whoever is sent to pay finds a page with a button. Start Scrip with the variables it prints.
+    Its addresses and API keys are printed as a line of JSON. It keeps all in memory.
     """
     from scrip.provider_server.server import (  # noqa: PLC0415 - not before it is needed
         ASAAS_KEY,
         STRIPE_KEY,
         ProviderServer,
     )
-    from scrip.spawn import PortInUseError  # noqa: PLC0415
 
+    stop = threading.Event()
+    for number in SIGNALS:
+        signal.signal(number, lambda *_: stop.set())
     try:
         with ProviderServer(port) as server:
-            typer.echo(f"SCRIP_STRIPE_API_URL={server.stripe_url}")
-            typer.echo(f"SCRIP_ASAAS_API_URL={server.asaas_url}")
-            typer.echo(f"Stripe's API key: {STRIPE_KEY}", err=True)
-            typer.echo(f"Asaas' API key: {ASAAS_KEY}", err=True)
-            typer.echo("Ctrl-C ends it.", err=True)
-            _wait_for_the_end()
+            told = {
+                "stripe_api_url": server.stripe_url,
+                "stripe_api_key": STRIPE_KEY,
+                "asaas_api_url": server.asaas_url,
+                "asaas_api_key": ASAAS_KEY,
+            }
+            sys.stdout.write(msgspec.json.encode(told).decode() + "\n")
+            sys.stdout.flush()
+            typer.echo("nothing is charged here; Ctrl-C ends it", err=True)
+            stop.wait()
     except OSError as error:
-        raise PortInUseError(f"cannot listen on port {port}: {error.strerror}") from None
-
-
-def _wait_for_the_end() -> None:
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        signal.pause()
-    except KeyboardInterrupt:
-        return
+        why = os.strerror(error.errno or 0)
+        typer.echo(f"cannot listen on port {port}: {why}", err=True)
+        raise typer.Exit(1) from None

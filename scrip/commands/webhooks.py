@@ -157,17 +157,24 @@ def enable(endpoint: Endpoint) -> None:
 
 @app.command(epilog="Example: SCRIP_SECRETS_KEYS=new:…,old:… scrip webhooks rotate-keys")
 def rotate_keys() -> None:
-    """Encrypt all secrets anew with the first key of SCRIP_SECRETS_KEYS.
+    """Encrypt all secrets and all keys of providers anew with the first of SCRIP_SECRETS_KEYS.
 
     After that the other keys can go. The status is 1 if some secret could not be decrypted.
     """
     from api.problems import SecretsKeyMissing  # noqa: PLC0415 - not before it is needed
-    from api.webhook_endpoints import reseal  # noqa: PLC0415
+    from api.providers.keys import reseal_keys  # noqa: PLC0415
+    from api.webhook_endpoints import Rotation, reseal  # noqa: PLC0415
 
     async def do(connection: AsyncConnection[Any], keys: SecretKeys | None) -> Any:
         if keys is None:
             raise SecretsKeyMissing
-        return await reseal(connection, keys)
+        async with connection.transaction():
+            both = (await reseal(connection, keys), await reseal_keys(connection, keys))
+        return Rotation(
+            newest=keys.newest,
+            resealed=sum(one.resealed for one in both),
+            unreadable=sum((one.unreadable for one in both), ()),
+        )
 
     done = _run(do)
     _print(done)

@@ -32,6 +32,12 @@ ELSEWHERE = {
     "nats_unavailable": "NATS away, or full: test_webhook_nats",
     "webhook_malformed": "a signature that can be read in two ways: test_webhook_taking",
     "webhook_unproven": "a wrong signature: test_webhook_taking",
+    "offer_not_found": "a pack that is retired: test_checkout",
+    "offer_not_sold": "a pack without a price at the provider: test_checkout",
+    "provider_key_missing": "a tenant without a key: test_checkout",
+    "provider_refused": "a price that the provider does not know: test_checkout",
+    "provider_unavailable": "a provider that is away: test_checkout",
+    "payment_declined": "a card that is declined: test_stripe_api",
     "webhook_limit_reached": "a secret too many: test_webhook_endpoints",
 }
 
@@ -92,6 +98,7 @@ PROVOKED: dict[str, Provoke] = {
     "webhook_secret_not_found": lambda t, _: t.admin.send(
         "DELETE", f"{_endpoint(t)}/secrets/whs_none", key="k"
     ),
+    "provider_key_not_found": lambda t, _: t.admin.get("/v1/providers/stripe"),
     "grant_exists": lambda t, a: t.service.post(
         f"{_revoked(t, a).removesuffix('/g')}", {"id": "g", "amount": "1", "kind": "paid"}
     ),

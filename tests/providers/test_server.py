@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -17,7 +15,6 @@ from api.webhooks import asaas_facts, stripe_facts
 from api.webhooks.providers import verify
 from ledger.domain.facts import Purchase
 from scrip.provider_server.server import ASAAS_KEY, STRIPE_KEY, ProviderServer
-from scrip.spawn import free_port
 
 TOKEN = "t0k3n-f0r-th3-t3sts-0f-asaas-n0-1!"
 Got = list[tuple[list[tuple[bytes, bytes]], bytes]]
@@ -138,19 +135,3 @@ def test_what_is_refused_is_sent_again(providers: ProviderServer, receiver: Rece
     providers.sender.wait()
     assert providers.sender.statuses == [503, 302, 200]
     assert len({body for _, body in receiver.got}) == 1
-
-
-def test_the_command_serves_until_it_is_told_to_end() -> None:
-    port = free_port()
-    command = [sys.executable, "-m", "scrip", "provider-server", "--port", str(port)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            lines = [process.stdout.readline().strip() for _ in range(2)]
-            assert lines[0] == f"SCRIP_STRIPE_API_URL=http://127.0.0.1:{port}"
-            key = {"authorization": f"Bearer {STRIPE_KEY}"}
-            url = f"{lines[0].partition('=')[2]}/v1/customers"
-            assert httpx.get(url, headers=key, trust_env=False).json()["data"] == []
-        finally:
-            process.terminate()
-        assert process.wait(10) == 0
