@@ -53,13 +53,13 @@ class Told(Struct, frozen=True):
 
 def told_by_stripe(kind: Kind, objects: Iterable[Object]) -> Told:
     """Return what objects of Stripe tell."""
-    is_settled = _SETTLED.get(kind, lambda _: True)
+    is_settled = _SETTLED.get(kind)
 
     def read(one: Object) -> tuple[PaymentFact, ...]:
         event = {"id": one["id"], "created": one.get("created"), "data": {"object": one}}
         return stripe_facts.facts(one["id"], TYPES[kind], event)
 
-    return _told([one for one in objects if is_settled(one)], read)
+    return _told([one for one in objects if is_settled is None or is_settled(one)], read)
 
 
 def told_by_asaas(payments: Iterable[Object]) -> Told:

@@ -35,7 +35,7 @@ class Heading(Struct, frozen=True, kw_only=True):
 
 
 class Read(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A page that was read, what it tells, and where the next one begins: None, if there is none."""
+    """A page that was read, what it tells, and where the next begins: None, if there is none."""
 
     kind: str
     next: str | None = None

@@ -5,14 +5,14 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Final, Protocol
 
-from api.provider_problems import ProviderRefused
 from api.providers.asaas_api import AsaasApi
+from api.providers.fetching import reference_of_link
 from api.providers.stripe_api import Kind, StripeApi
 from api.providers.telling import told_by_asaas, told_by_stripe
 from api.webhooks.asaas import ZONE
 from scrip.reconcile.notebook import Notebook, Read
 
-NARROWED: Final[dict[Kind, dict[str, str]]] = {
+NARROWED: Final[dict[Kind, dict[str, Any]]] = {
     "charges": {},
     "payment_intents": {},
     "invoices": {"status": "paid"},
@@ -26,6 +26,9 @@ PAYMENTS: Final = "payments"
 
 class Progress(Protocol):
     """Whoever wants to be told how far a run has come."""
+
+    def goes_on(self, began_at: datetime) -> None:
+        """It goes on with what a run has read that began then."""
 
     def read(self, kind: str, objects: int, *, done: bool) -> None:
         """So many objects of a kind have been read in all."""
@@ -98,7 +101,7 @@ class AsaasSource:
         for payment in found.data:
             link = payment.get("paymentLink")
             if not payment.get("externalReference") and isinstance(link, str):
-                payment["externalReference"] = await self._reference(link)
+                payment["externalReference"] = await self._reference(payment, link)
         told = told_by_asaas(found.data)
         return Read(
             kind=kind,
@@ -108,17 +111,8 @@ class AsaasSource:
             unread=told.unread,
         )
 
-    async def _reference(self, link: str) -> str | None:
-        """Return the reference of the link by which something was paid: it may stand there alone."""
+    async def _reference(self, payment: dict[str, Any], link: str) -> str | None:
+        """Return the reference of a link, which is asked for once."""
         if link not in self._references:
-            self._references[link] = await self._reference_of(link)
+            self._references[link] = await reference_of_link(self._api, payment)
         return self._references[link]
-
-    async def _reference_of(self, link: str) -> str | None:
-        try:
-            reference = (await self._api.link(link)).get("externalReference")
-        except ProviderRefused as refusal:
-            if refusal.facts["provider_code"] == "404":
-                return None  # The link was removed since.
-            raise
-        return reference if isinstance(reference, str) else None
