@@ -88,6 +88,7 @@ def reconcile(
 def _found(run: Run) -> Found:
     from ledger.writer import Writer  # noqa: PLC0415
     from scrip.database import ledger_store  # noqa: PLC0415 - not before it is needed
+    from scrip.logging import configure_logging  # noqa: PLC0415
     from scrip.reconcile.report import Bars  # noqa: PLC0415
     from scrip.reconcile.running import reconcile  # noqa: PLC0415
 
@@ -96,6 +97,8 @@ def _found(run: Run) -> Found:
         Writer(store) as writer,
         Bars(Console(stderr=True)) as bars,
     ):
+        # Whoever asks a provider logs each request: no news for whoever watches the bars.
+        configure_logging("warning", run.settings.log_format)
         return asyncio.run(reconcile(run, writer, bars))
 
 

@@ -29,6 +29,7 @@ from ledger.store import Store
 from ledger.writer import Writer
 from scrip.embedded import DatabaseUrls
 from scrip.provider_server.server import ASAAS_KEY, STRIPE_KEY, ProviderServer
+from scrip.reconcile.comparing import _connected
 from scrip.settings import VARIABLES
 from tests.consumers.room import until
 from tests.consumers.settling_room import LONG_AGO, Payments
@@ -100,9 +101,9 @@ class Shop:
             async with self.payments() as payments:
                 async with payments.settler.pool.connection() as connection:
                     await keep_facts(connection, [Told(TENANT, fact) for fact in told])
-                # To settle one fact of a subscription is to settle all of them.
-                firsts = {next((r for r in f.refs if ":sub" in r), f.id): f.id for f in told}
-                for fact in firsts.values() if settle else ():
+                # To settle one fact is to settle all that are connected to it.
+                firsts = [group[0].id for group in _connected(told)]
+                for fact in firsts if settle else ():
                     await payments.settler.settle(TENANT, fact)
 
         asyncio.run(hear())
@@ -113,7 +114,7 @@ class Shop:
         async def read() -> tuple[int, int, int]:
             async with self.payments() as payments:
                 balance = await payments.balance(TENANT, ACCOUNT)
-                return balance.granted, balance.available, balance.frozen
+                return balance.granted, balance.available, balance.pending
 
         return asyncio.run(read())
 
