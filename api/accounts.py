@@ -19,7 +19,7 @@ from api.routes import READERS, SPENDERS, WRITE_REFUSALS, Asked, Call, Read, Wri
 from ledger.domain.commands import PutAccount
 from ledger.domain.entities import Balance
 from ledger.domain.errors import AccountNotFound, Overloaded, StoreUnavailable
-from ledger.domain.values import format_decimal
+from ledger.domain.values import ZONE_DEFAULT, format_decimal
 from projections.accounts import ACCOUNTS, AccountRow, list_accounts, read_account
 from projections.balances import BALANCES, read_balance
 from projections.cursors import InvalidCursor
@@ -34,6 +34,10 @@ class AccountIn(Asked, frozen=True, kw_only=True):
     label: Text | None = None
     overdraft_limit: AmountOrZero | UnsetType = UNSET
     metadata: Metadata = {}
+    zone: Annotated[
+        Text,
+        Meta(description="IANA time zone. Its clock says when free periods begin, from the next."),
+    ] = ZONE_DEFAULT
     reason: Reason | None = None
 
     def command(self, target: str | None) -> PutAccount:
@@ -43,6 +47,7 @@ class AccountIn(Asked, frozen=True, kw_only=True):
             label=self.label,
             overdraft_limit=millionths(self.overdraft_limit) or 0,
             metadata=self.metadata,
+            zone=self.zone,
         )
 
 
@@ -63,7 +68,7 @@ class BalanceQuery(Position, frozen=True, kw_only=True):
     ] = "projected"
 
 
-async def _balance_of(call: Call, row: AccountRow, now: datetime) -> Balance:
+async def balance_at(call: Call, row: AccountRow, now: datetime) -> Balance:
     """Return the balance in a row, or the ledger's if time has changed it since."""
     due_at = row.balance.due_at
     if due_at is None or due_at > now:
@@ -72,7 +77,7 @@ async def _balance_of(call: Call, row: AccountRow, now: datetime) -> Balance:
 
 
 async def _entry(call: Call, row: AccountRow, now: datetime) -> AccountEntry:
-    balance = await _balance_of(call, row, now)
+    balance = await balance_at(call, row, now)
     return AccountEntry(
         id=row.account,
         label=row.label,

@@ -134,6 +134,10 @@ class AccountAnswer(AccountOut, kw_only=True):
 
     position: Position
     balance: BalanceParts
+    zone: Annotated[
+        str | UnsetType,
+        Meta(description="IANA time zone; left out: UTC.", examples=["Europe/Berlin"]),
+    ] = UNSET
 
 
 class GrantOut(Struct, kw_only=True):

@@ -15,7 +15,7 @@ from psycopg.rows import tuple_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from api.headers import Headers
-from api.keys import Role, hash_of, is_spelled_right
+from api.keys import AnyRole, hash_of, is_spelled_right
 from api.problems import Unauthenticated
 from ledger.domain.errors import StoreUnavailable
 
@@ -26,8 +26,11 @@ STAMP_SECONDS: Final = 60
 HEADER_MAX: Final = 200
 
 SELECT_KEY = """
-SELECT id, tenant, role, expires_at, last_used_at FROM scrip.keys
+SELECT id, tenant, role, expires_at, last_used_at, NULL AS account FROM scrip.keys
 WHERE secret_hash = %(secret_hash)s AND revoked_at IS NULL
+UNION ALL
+SELECT id, tenant, 'account', expires_at, NULL, account FROM scrip.account_keys
+WHERE secret_hash = %(secret_hash)s
 """
 STAMP_KEY = """
 UPDATE scrip.keys SET last_used_at = now() WHERE id = %(id)s
@@ -42,8 +45,10 @@ class Principal(Struct, frozen=True):
 
     key: str
     tenant: str
-    role: Role
+    role: AnyRole
     expires_at: datetime | None = None
+    account: str | None = None
+    """The one account that an end user's key is of; None for all other keys."""
 
 
 NOBODY: Final = Principal("", "", "reader")
@@ -128,13 +133,14 @@ class Keys:
             raise StoreUnavailable from error
         if row is None:
             return None
-        name, tenant, role, expires_at, last_used_at = row
+        name, tenant, role, expires_at, last_used_at, account = row
         now = datetime.now(UTC)
-        if last_used_at is None or (now - last_used_at).total_seconds() > STAMP_SECONDS:
+        stale = last_used_at is None or (now - last_used_at).total_seconds() > STAMP_SECONDS
+        if account is None and stale:
             task = asyncio.create_task(self._stamp(name))
             self._stamping.add(task)
             task.add_done_callback(self._stamping.discard)
-        return Principal(name, tenant, role, expires_at)
+        return Principal(name, tenant, role, expires_at, account)
 
     async def _stamp(self, name: str) -> None:
         """Note that a key is in use. Nobody waits for this, and nothing depends on it."""

@@ -19,6 +19,8 @@ from api.answers import (
 )
 from api.catalog_receipts import feature_members, rate_card_members
 from api.fields import AmountOrZero, Reason, Text, millionths
+from api.model_prices import load_if_asked
+from api.rates import RatesIn
 from api.routes import ADMIN, READERS, WRITE_REFUSALS, Asked, Call, Read, Write
 from api.versions import (
     READ_REFUSALS,
@@ -33,7 +35,6 @@ from api.versions import (
 )
 from ledger.domain.catalog_events import FeatureSet, RateCardSet
 from ledger.domain.commands import SetFeature, SetRateCard, SetRefundPolicy
-from ledger.domain.entities import Rates
 from ledger.domain.errors import InvalidCommand
 from ledger.domain.values import REGRANT_DAYS_MAX
 
@@ -60,15 +61,6 @@ class FeatureIn(Asked, frozen=True, kw_only=True):
         )
 
 
-class RatesIn(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Credits for a million tokens of each kind, and what a call costs at least."""
-
-    input_per_million: AmountOrZero
-    output_per_million: AmountOrZero
-    cached_input_per_million: AmountOrZero
-    minimum: AmountOrZero | UnsetType = UNSET
-
-
 class RateCardIn(Asked, frozen=True, kw_only=True):
     """The rates of every model of a feature. A model that is not named has no price."""
 
@@ -78,15 +70,7 @@ class RateCardIn(Asked, frozen=True, kw_only=True):
     def command(self, target: str | None) -> SetRateCard:
         """Return the command."""
         assert target is not None
-        models = {
-            model: Rates(
-                input_per_million=rates.input_per_million.value,
-                output_per_million=rates.output_per_million.value,
-                cached_input_per_million=rates.cached_input_per_million.value,
-                minimum=millionths(rates.minimum) or 0,
-            )
-            for model, rates in self.models.items()
-        }
+        models = {model: rates.rates(model) for model, rates in self.models.items()}
         return SetRateCard(feature=target, models=models)
 
 
@@ -258,10 +242,14 @@ PUT_RATE_CARD = Write(
     name="put_rate_card",
     tag="catalog",
     summary="Put a new version of a feature's token rates",
+    details="With `cost_plus` and no `provider`, the provider's price is looked up now and kept: a"
+    " later change of it changes nothing until the card is put again. Prices that depend on the"
+    " time of day or on how long a call is are refused: state one.",
     roles=ADMIN,
     refusals=(InvalidCommand, *WRITE_REFUSALS),
     target="feature",
     body=RateCardIn,
+    load=load_if_asked,
     answer=RateCardAnswer,
 )
 READ_RATE_CARD = Read(

@@ -107,6 +107,7 @@ BY_TYPE: Final[dict[str, Any]] = {
         "rollover_max": "250",
         "trial_credits": "50",
         "trial_days": 14,
+        "checkout_url": "https://example.com/buy/pro",
         "providers": {"stripe": ["price_1Pro"]},
     },
     "PackIn": {

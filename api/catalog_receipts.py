@@ -99,6 +99,7 @@ def plan_members(event: PlanSet) -> dict[str, Any]:
         "priority": terms.priority,
         "trial_credits": decimal(terms.trial_credits),
         "trial_days": terms.trial_days,
+        "checkout_url": terms.checkout_url,
         "fallback": terms.fallback,
         "providers": _providers_out(terms.providers),
     }

@@ -11,6 +11,7 @@ import hashlib
 from typing import Any, Final
 
 import msgspec
+from psycopg import AsyncConnection
 from psycopg.rows import tuple_row
 from pydantic import SecretStr
 
@@ -41,11 +42,16 @@ async def answer_once(
     Raises IdempotencyMismatch, or the LedgerError that refuses it: then nothing is kept.
     """
     content = await _content(route, call, key, body)
-    async with call.room.deps.pool.connection() as connection, connection.transaction():
-        named = {"tenant": call.tenant, "key": key}
+    pool, named = call.room.deps.pool, {"tenant": call.tenant, "key": key}
+    if route.ask is not None:
+        async with pool.connection() as connection:
+            known = await _receipt(connection, named)
+        if known is None:
+            # Without a connection: others may take long to answer.
+            asked = await route.ask(call, key, asked)
+    async with pool.connection() as connection, connection.transaction():
         await connection.execute(LOCK_KEY, named)
-        async with connection.cursor(row_factory=tuple_row) as cursor:
-            row = await (await cursor.execute(SELECT_CHANGE, named)).fetchone()
+        row = await _receipt(connection, named)
         if row is not None:
             kept, status, location, answer = row
             if kept != content:
@@ -65,6 +71,13 @@ async def answer_once(
         await connection.execute(INSERT_CHANGE, receipt)
     answer = msgspec.json.encode(made, enc_hook=_shown)
     return _reply(route.status, answer, location, replayed=False), False
+
+
+async def _receipt(
+    connection: AsyncConnection[Any], named: dict[str, str]
+) -> tuple[bytes, int, str | None, bytes] | None:
+    async with connection.cursor(row_factory=tuple_row) as cursor:
+        return await (await cursor.execute(SELECT_CHANGE, named)).fetchone()
 
 
 def _reply(status: int, body: bytes, location: str | None, *, replayed: bool) -> Reply:

@@ -7,6 +7,7 @@ parameters (422), Idempotency-Key (400), encoding, type and size of the body (41
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
@@ -41,6 +42,11 @@ from ledger.domain.errors import LedgerError, StoreUnavailable
 from ledger.domain.values import is_name
 from ledger.records import Order, Outcome
 
+MADE: Final = {
+    "deduction": re.compile(r"[^~]+~[0-9]+"),
+    "grant": re.compile(r"[^~]+(~[a-z0-9]{1,12}){1,2}"),
+}
+"""How names go on that Scrip makes of others: the deductions of a capture, the clock's grants."""
 _KEY = re.compile(rb"[!-~]{1,255}")
 JSON_TYPES: Final = frozenset({b"application/json", b"application/json;charset=utf-8"})
 REFUSED: Final = (LedgerError, OperationalError, PoolTimeout, UndefinedTable)
@@ -89,6 +95,8 @@ class WriteEndpoint:
         body = await read_body(trace.headers, receive, call.room.deps.body_bytes_max)
         if body is None:
             return None
+        if self.route.load is not None:
+            await asyncio.to_thread(self.route.load, body)
         order = self.order(call.tenant, call.by, call.path, key, body)
         outcome = await call.room.ledger.command(order)
         trace.replayed = outcome.replayed
@@ -239,11 +247,11 @@ def reply_to(outcome: Outcome) -> Reply:
 
 
 def check_names(path: dict[str, str]) -> None:
-    """Refuse names that no thing can have. A deduction's may end in `~` and a number."""
+    """Refuse names that no thing can have. What Scrip names itself may go on with a `~`."""
     for part, name in path.items():
-        stem, mark, number = name.partition("~")
-        of_capture = part == "deduction" and mark and number.isascii() and number.isdigit()
-        if not is_name(stem if of_capture else name):
+        stem, _, _ = name.partition("~")
+        made = MADE.get(part)
+        if not is_name(stem if made is not None and made.fullmatch(name) else name):
             raise invalid(part, "invalid", NAME_RULE)
 
 

@@ -9,7 +9,11 @@ import msgspec
 
 from api.catalog_examples import BY_TYPE as CATALOG_BY_TYPE
 from api.catalog_examples import RATES
+from api.payment_examples import ACCOUNT_KEY_ID, OWNER, PAYMENT
+from api.payment_examples import BY_TYPE as PAYMENT_BY_TYPE
 from api.problems import FieldError, InvalidRequest
+from api.provider_examples import BY_CODE as PROVIDERS_BY_CODE
+from api.provider_examples import BY_TYPE as PROVIDERS_BY_TYPE
 from api.receipts import receipt
 from ledger.domain.entities import Balance, Draw, Metered, Price, Return, Source, Usage
 from ledger.domain.errors import InvalidCommand, LedgerError
@@ -172,6 +176,7 @@ _USAGE_ENTRY: Final = {
     "quantity": None,
     "usage": {"input_tokens": 2000, "output_tokens": 400, "cached_input_tokens": 0},
     "price": CAPTURE["price"],
+    "provider_cost": None,
     "actor": "user_42",
     "job": "job_1",
     "metadata": {},
@@ -251,6 +256,8 @@ _RESERVE_COMMAND: Final = {
 _USAGE_IN: Final = {"input_tokens": 2000, "output_tokens": 400}
 BY_TYPE: Final[dict[str, Any]] = {
     **CATALOG_BY_TYPE,
+    **PAYMENT_BY_TYPE,
+    **PROVIDERS_BY_TYPE,
     "AccountIn": {"label": "Team Seven", "metadata": {"plan": "pro"}},
     "GrantIn": {
         "id": "welcome",
@@ -287,6 +294,16 @@ BY_TYPE: Final[dict[str, Any]] = {
     "RefundAnswer": REFUND,
     "AdjustmentAnswer": ADJUSTMENT,
     "QuoteAnswer": {"amount": "0.012", "price": CAPTURE["price"]},
+    "ReferrerIn": {"referrer": "team_1"},
+    "ReferralAnswer": {
+        "account": "team_7",
+        "referrer": "team_1",
+        "reward_version": 1,
+        "referrer_amount": "50",
+        "referred_amount": "20",
+        "expires_at": "2027-02-19T12:00:00Z",
+        "referred_at": "2026-11-21T12:00:00Z",
+    },
     "EndpointIn": {"provider": "users", "label": "our user system"},
     "EndpointChange": {"state": "disabled"},
     "SecretIn": {"expires_at": "2027-01-01T00:00:00Z"},
@@ -306,14 +323,6 @@ BY_TYPE: Final[dict[str, Any]] = {
         "facts": 1,
         "unreadable": None,
     },
-    "ProviderIn": {"api_key": "rk_test_an_example_and_no_key"},
-    "ProviderAnswer": {
-        "provider": "stripe",
-        "hint": "rk_test_…_key",
-        "livemode": False,
-        "updated_at": "2026-11-21T12:00:00Z",
-    },
-    "ProviderDeleted": {"provider": "stripe", "deleted": True},
     "UsageEntryList": _list(_USAGE_ENTRY, **READ),
     "UsageReport": {
         "group_by": "day",
@@ -365,7 +374,13 @@ FACTS: Final[dict[str, dict[str, Any]]] = {
         "rule": "a v1 signature must be right for the body",
     },
     "webhook_limit_reached": {"limit": "secrets", "max": 10},
-    "provider_key_not_found": {"provider": "stripe"},
+    "link_not_found": {"owner": OWNER},
+    "payment_not_found": {"payment": PAYMENT},
+    "alert_not_found": {"code": "unknown_price", "subject": PAYMENT, "price": ""},
+    "account_key_not_found": {"account": "team_7", "key": ACCOUNT_KEY_ID},
+    "referral_exists": {"referrer": "team_1"},
+    "self_referral": {"account": "team_7", "referrer": "team_7"},
+    **PROVIDERS_BY_CODE,
     "projection_behind": {"asked": "1042", "reached": "1040"},
 }
 

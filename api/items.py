@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from api.endpoint import check_names
+from api.endpoint import MADE, check_names
 from api.fields import Name
 from api.problems import Forbidden
 from api.routes import Asked, Call, Route, Write
@@ -24,12 +24,11 @@ def item_of(
 ) -> type[Any]:
     """Return `base` with the account, `fields`, and the `target` that a path names besides.
 
-    `options` are those of msgspec. A deduction's name may end in `~` and a number: see
-    `check_names`.
+    `options` are those of msgspec. What Scrip has named may hold a `~`: see `check_names`.
     """
     named: list[tuple[str, Any]] = [(ACCOUNT, Name), *fields]
     if target is not None:
-        named.append((target, str if target == "deduction" else Name))
+        named.append((target, str if target in MADE else Name))
     return msgspec.defstruct(
         base.__name__.removesuffix("In").removesuffix("Query") + suffix,
         named,

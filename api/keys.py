@@ -20,6 +20,8 @@ from psycopg import Connection
 from psycopg.rows import tuple_row
 
 Role = Literal["service", "admin", "reader"]
+AnyRole = Literal["service", "admin", "reader", "account"]
+"""`account`: an end user, with a key of `api.account_keys`."""
 Mode = Literal["live", "test"]
 
 ALPHABET: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
@@ -106,6 +108,11 @@ def hash_of(secret: str) -> bytes:
     return hashlib.sha256(secret.encode()).digest()
 
 
+def hint_of(secret: str) -> str:
+    """Return how a key begins and ends, which is all that is shown of it later."""
+    return f"{secret[: len('scrip_live_')]}…{secret[-HINT_CHARS:]}"
+
+
 def is_tenant_name(text: str) -> bool:
     """Tell whether a tenant can be called this: its name is also a word of NATS subjects."""
     return _TENANT.fullmatch(text) is not None
@@ -146,7 +153,7 @@ def create_key(
             "role": role,
             "label": label,
             "secret_hash": hash_of(secret),
-            "hint": f"{secret[: len('scrip_live_')]}…{secret[-HINT_CHARS:]}",
+            "hint": hint_of(secret),
             "expires_at": expires_at,
         }
         cursor.execute(INSERT_KEY, parameters)

@@ -51,6 +51,7 @@ class PlanOut(Struct, kw_only=True):
     priority: int
     trial_credits: Decimals
     trial_days: int
+    checkout_url: str | None
     fallback: bool
     providers: ProviderIdsOut
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
-from api import examples
+from api import examples, payment_examples
 from api.fields import IdempotencyKey, Name, schema_hook
 from api.problems import (
     BodyTooLarge,
@@ -58,6 +58,9 @@ TAGS: Final = {
     "quotes": "Prices, without acting.",
     "catalog": "What features cost, and what is sold: plans and packs.",
     "webhooks": "Where payment providers send to, by which secrets they are known, and what came.",
+    "links": "Which account somebody is whom a payment provider names.",
+    "payments": "What was paid, what follows from it, and what a person has to put right.",
+    "me": "What end users read of their own account, and the keys they do it with.",
     "providers": "What is asked of payment providers: the keys to them, and checkouts.",
     "health": "For those who run Scrip.",
 }
@@ -69,13 +72,21 @@ PARTS: Final = {
     "feature": ("The feature's id.", "image"),
     "plan": ("The plan's key.", "pro"),
     "pack": ("The pack's key.", "credits_100"),
+    "owner": ("Whom the provider names.", payment_examples.OWNER),
+    "payment": ("The payment's key.", payment_examples.PAYMENT),
+    "code": ("The alert's code.", "unknown_price"),
+    "subject": ("What the alert is about.", payment_examples.PAYMENT),
+    "key": ("The key's id.", payment_examples.ACCOUNT_KEY_ID),
     "endpoint": ("The webhook endpoint's id.", examples.ENDPOINT_ID),
     "secret": ("The secret's id.", examples.SECRET_ID),
     "delivery": ("The delivery's id.", examples.DELIVERY_ID),
     "payment_provider": ("The payment provider: `stripe` or `asaas`.", "stripe"),
     "provider": ("Who sends: `stripe`, `clerk`, `asaas` or `users`.", "users"),
 }
-DEDUCTION_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9_.:@|+-]{0,127}(~[0-9]{1,9})?$"
+MADE_PATTERNS: Final = {
+    "deduction": r"^[A-Za-z0-9][A-Za-z0-9_.:@|+-]{0,127}(~[0-9]{1,9})?$",
+    "grant": r"^[A-Za-z0-9][A-Za-z0-9_.:@|+-]{0,127}(~[a-z0-9]{1,12}){0,2}$",
+}
 HEADERS: Final = {
     "X-Request-Id": {
         "description": "The request's id: the caller's, if one was sent.",
@@ -174,14 +185,14 @@ def _path_parameters(route: Route) -> list[dict[str, Any]]:
     parameters = []
     for part in re.findall(r"{(\w+)}", route.path):
         about, example = PARTS[part]
-        schema = {"type": "string", "pattern": DEDUCTION_PATTERN}
+        made = MADE_PATTERNS.get(part)
         parameters.append(
             {
                 "name": part,
                 "in": "path",
                 "required": True,
                 "description": about,
-                "schema": schema if part == "deduction" else name_schema,
+                "schema": name_schema if made is None else {"type": "string", "pattern": made},
                 "example": example,
             }
         )

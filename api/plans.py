@@ -33,6 +33,7 @@ from ledger.domain.values import (
     PROVIDER_IDS_MAX,
     TEXT_MAX,
     TRIAL_DAYS_MAX,
+    URL_MAX,
 )
 
 ProviderId = Annotated[
@@ -103,6 +104,16 @@ class PlanIn(Asked, frozen=True, kw_only=True):
     trial_days: Annotated[
         int, Meta(ge=0, le=TRIAL_DAYS_MAX, description="With `trial_credits`.")
     ] = 0
+    checkout_url: Annotated[
+        Annotated[
+            str,
+            Meta(
+                min_length=1, max_length=URL_MAX, extra_json_schema={"pattern": "^https://[!-~]+$"}
+            ),
+        ]
+        | None,
+        Meta(description="Where it is bought: an https address, to be shown."),
+    ] = None
     fallback: Annotated[
         bool,
         Meta(description="Accounts without a paid plan are on it: one plan only, without price."),
@@ -127,6 +138,7 @@ class PlanIn(Asked, frozen=True, kw_only=True):
             priority=self.priority,
             trial_credits=millionths(self.trial_credits) or 0,
             trial_days=self.trial_days,
+            checkout_url=self.checkout_url,
             fallback=self.fallback,
             providers=self.providers.ids(),
         )

@@ -183,6 +183,48 @@ class WebhookLimitReached(LedgerError):
     code, status = "webhook_limit_reached", 409
 
 
+class LinkNotFound(LedgerError):
+    """The tenant has no link of this owner."""
+
+    code, status = "link_not_found", 404
+
+
+class PaymentNotFound(LedgerError):
+    """The tenant has no such payment."""
+
+    code, status = "payment_not_found", 404
+
+
+class AlertNotFound(LedgerError):
+    """The tenant has no such alert."""
+
+    code, status = "alert_not_found", 404
+
+
+class AccountKeyNotFound(LedgerError):
+    """The account has no such key, or has it no more."""
+
+    code, status = "account_key_not_found", 404
+
+
+class ReferralNotFound(LedgerError):
+    """Nobody is known to have brought this account."""
+
+    code, status = "referral_not_found", 404
+
+
+class ReferralExists(LedgerError):
+    """The account was brought by another: that is said once, and for good."""
+
+    code, status = "referral_exists", 409
+
+
+class SelfReferral(LedgerError):
+    """No account is brought by itself, or by one that it has brought."""
+
+    code, status = "self_referral", 409
+
+
 class ProjectionBehind(LedgerError):
     """The read side has not come to this position yet. Ask again shortly."""
 

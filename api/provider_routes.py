@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 from msgspec import Meta, Struct, structs
 from psycopg import AsyncConnection
@@ -49,7 +49,7 @@ def _provider(call: Call) -> Processor:
     name = call.path["payment_provider"]
     if name not in PROCESSORS:
         raise invalid("payment_provider", "invalid", f"must be {' or '.join(PROCESSORS)}")
-    return cast("Processor", name)
+    return name
 
 
 def _answer(note: KeyNote) -> ProviderAnswer:

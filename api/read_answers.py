@@ -85,6 +85,9 @@ class UsageEntry(Struct, kw_only=True):
     quantity: Decimals | None
     usage: UsageOut | None
     price: PriceOut | None
+    provider_cost: Annotated[
+        Decimals | None, Meta(description="What it cost at the provider, in USD; null: not known.")
+    ]
     actor: str | None
     job: str | None
     metadata: dict[str, str]

@@ -31,7 +31,7 @@ from ledger.domain.events import (
     ReservationExtended,
     ReservationReleased,
 )
-from ledger.domain.values import format_decimal
+from ledger.domain.values import ZONE_DEFAULT, format_decimal
 from ledger.records import Recorded
 
 _encoder = msgspec.json.Encoder()
@@ -168,6 +168,8 @@ def _put(recorded: Recorded, event: AccountOpened | AccountUpdated) -> answers.A
         label=event.label,
         overdraft_limit=decimal(event.overdraft_limit),
         metadata=event.metadata,
+        # Left out where it is the default, so that an answer of long ago is the same again.
+        zone=UNSET if event.zone == ZONE_DEFAULT else event.zone,
         **_tail(recorded),
     )
 

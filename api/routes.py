@@ -16,7 +16,7 @@ from psycopg_pool import AsyncConnectionPool
 
 from api.auth import KNOWN_SECONDS, Keys, Principal
 from api.crossing import Crossing
-from api.keys import Role
+from api.keys import AnyRole
 from api.metrics import Metrics
 from api.providers import stripe_api
 from api.providers.asking import Providers
@@ -33,9 +33,11 @@ from ledger.domain.errors import (
 )
 from ledger.writer import Writer
 
-ADMIN: Final[frozenset[Role]] = frozenset({"admin"})
-SPENDERS: Final[frozenset[Role]] = frozenset({"admin", "service"})
-READERS: Final[frozenset[Role]] = frozenset({"admin", "service", "reader"})
+ADMIN: Final[frozenset[AnyRole]] = frozenset({"admin"})
+SPENDERS: Final[frozenset[AnyRole]] = frozenset({"admin", "service"})
+READERS: Final[frozenset[AnyRole]] = frozenset({"admin", "service", "reader"})
+END_USERS: Final[frozenset[AnyRole]] = frozenset({"account"})
+"""Nobody else: an account's own key is the only one that says whose 'my' is."""
 MIB: Final = 1 << 20
 WRITE_REFUSALS: Final = (
     AccountBusy,
@@ -148,7 +150,7 @@ class Route(Struct, frozen=True, kw_only=True):
     tag: str
     summary: str
     details: str = ""
-    roles: frozenset[Role] | None
+    roles: frozenset[AnyRole] | None
     refusals: tuple[type[LedgerError], ...] = ()
     answer: Any
     money: bool = True
@@ -173,6 +175,8 @@ class Write(Route, frozen=True, kw_only=True):
     op: str | None = None
     target: str | None = None
     statuses: tuple[int, ...] = (200,)
+    load: Callable[[bytes], None] | None = None
+    """What to do in a thread before the body is read, where that may take long."""
 
     @property
     def body_required(self) -> bool:
@@ -186,9 +190,13 @@ class Change(Route, frozen=True, kw_only=True):
     `handle` gets the decoded body and a connection with a transaction, in which all it does and the
     receipt are one; it returns the answer. A `SecretStr` in that is shown in the first answer, and
     is null in the receipt, and so whenever the request is repeated.
+
+    With `ask`, others are asked first, who may take long: it gets the key and the decoded body, and
+    `handle` gets what it returns in the place of the body. It must be safe to repeat.
     """
 
     body: type[Any] = Nothing
+    ask: Callable[[Call, str, Any], Awaitable[Any]] | None = None
     handle: Callable[[Call, AsyncConnection[Any], Any], Awaitable[Struct]]
     location: Callable[[Any], str] | None = None
     """Where what an answer tells of can be read."""

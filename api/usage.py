@@ -101,6 +101,7 @@ def _entry(row: UsageRow) -> UsageEntry:
         quantity=None if row.quantity is None else format_decimal(row.quantity),
         usage=UsageOut(*(count or 0 for count in counts)) if metered else None,
         price=price_out(row.price),
+        provider_cost=None if row.provider_cost is None else format_decimal(row.provider_cost),
         actor=row.actor,
         job=row.job,
         metadata=row.metadata,

@@ -20,7 +20,7 @@ from consumers.fact_book import connected_facts
 from consumers.owners import Found, account_of_user, find_account, learn_links, names_of
 from consumers.settled_rows import Group, Result
 from consumers.writing import Answer, submit_all
-from ledger.domain.catalog import Catalog, fallback_at, offer_of
+from ledger.domain.catalog import Catalog, fallback_at, first_offer_of, offer_of
 from ledger.domain.catalog_events import PlanSet
 from ledger.domain.commands import Adjust, ApplyPayment, PutAccount, RaiseAlert
 from ledger.domain.errors import AccountNotFound, LedgerError
@@ -28,7 +28,7 @@ from ledger.domain.facts import PaymentFact, Provider, User
 from ledger.domain.payment_ids import bonus_grant_id, payment_grant_id
 from ledger.domain.settled import PRICE_CODES, Alert, Delta, Entitlement, Offer
 from ledger.domain.settlement import settle
-from ledger.domain.values import derived_id
+from ledger.domain.values import derived_id, is_name
 from ledger.records import Order
 from ledger.writer import Writer
 
@@ -60,7 +60,9 @@ class CatalogOffers:
             # Asaas tells the day of a payment, which may be that on which the price was put.
             found = offer_of(self._catalog, provider, price, when + DAY)
         if found is None:
-            return None
+            found = first_offer_of(self._catalog, provider, price)
+            if found is None or found.effective_at <= when:
+                return None  # Nothing is sold under it, or nothing any more.
         key = found.plan if isinstance(found, PlanSet) else found.pack
         return Offer(key, found.terms)
 
@@ -112,6 +114,9 @@ class Settler(Struct, frozen=True):
     async def _open(self, tenant: str, fact: PaymentFact) -> None:
         """Open the account of a user, if it is not open, and link him to it."""
         account = account_of_user(fact)
+        if not is_name(account):
+            log.warning("user.not_opened", tenant=tenant, fact=fact.id, why="no name of an account")
+            return
         command = PutAccount(only_new=True)
         await self._ask([Order(tenant=tenant, account=account, command=command, key=None, by=BY)])
         async with self.pool.connection() as connection:

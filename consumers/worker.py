@@ -15,7 +15,7 @@ from nats.errors import Error as NatsError
 from psycopg.errors import UndefinedTable
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-from consumers import deadlines, deliveries
+from consumers import deadlines, deliveries, plans
 from consumers.fetching import Fetch
 from consumers.generations import capture_generations
 from consumers.health import Health, Part
@@ -42,6 +42,7 @@ CONNECTIONS_MAX: Final = 10
 PARTS: Final = (
     "deadlines",
     "deliveries",
+    "plans",
     "waiting",
     "generations",
     "payments",
@@ -118,6 +119,7 @@ def _without_nats(deps: WorkerDeps, settler: Settler) -> dict[str, Run]:
         "deliveries": lambda part, stop: deliveries.purge_old(
             url, deps.webhook_payload_days, part, stop
         ),
+        "plans": lambda part, stop: plans.grant_by_clock(url, deps.writer, part, stop),
         "waiting": lambda part, stop: settle_waiting(settler, part, stop),
     }
 

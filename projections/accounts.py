@@ -50,6 +50,7 @@ FROM projections.accounts_v1 AS a
 JOIN projections.balances_v2 AS b ON b.tenant = a.tenant AND b.account = a.account
 """
 SELECT_ONE = "SELECT" + COLUMNS + "WHERE a.tenant = %(tenant)s AND a.account = %(account)s"
+SELECT_SOME = "SELECT" + COLUMNS + "WHERE a.tenant = %(tenant)s AND a.account = ANY(%(accounts)s)"
 SELECT_PAGE = (
     "SELECT" + COLUMNS + "WHERE a.tenant = %(tenant)s AND a.account > %(after)s"
     " AND (%(search)s::text IS NULL OR a.account ILIKE %(search)s OR a.label ILIKE %(search)s)"
@@ -148,7 +149,7 @@ async def list_accounts(
     parameters = {
         "tenant": tenant,
         "after": decode_cursor("accounts", str, cursor) if cursor else "",
-        "search": f"%{_literally(search)}%" if search else None,
+        "search": as_pattern(search) if search else None,
         "rows": limit + 1,
     }
     async with conn.cursor(row_factory=dict_row) as rows:
@@ -156,9 +157,20 @@ async def list_accounts(
     return page("accounts", [_account(row) for row in found], limit, lambda row: row.account)
 
 
-def _literally(search: str) -> str:
-    """Return a text as a pattern that matches just that text."""
-    return search.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+async def accounts_of(
+    conn: AsyncConnection[Any], tenant: str, accounts: Sequence[str]
+) -> list[AccountRow]:
+    """Return these accounts, in any order, without those that have not come so far."""
+    parameters = {"tenant": tenant, "accounts": list(accounts)}
+    async with conn.cursor(row_factory=dict_row) as cursor:
+        rows = await (await cursor.execute(SELECT_SOME, parameters)).fetchall()
+    return [_account(row) for row in rows]
+
+
+def as_pattern(search: str) -> str:
+    """Return a text as a pattern that matches whatever has just that text in it."""
+    literal = search.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+    return f"%{literal}%"
 
 
 def _account(row: dict[str, Any]) -> AccountRow:

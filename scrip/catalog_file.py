@@ -18,6 +18,7 @@ import tomlkit
 from msgspec import Struct, structs
 
 from api.catalog import FeatureIn, RateCardIn, RefundPolicyIn
+from api.catalog_receipts import rates_out
 from api.decoding import Decoder
 from api.fields import NAME_RULE
 from api.packs import PackIn
@@ -26,8 +27,9 @@ from api.referral_reward import ReferralRewardIn
 from api.routes import Asked
 from api.versions import changes_between
 from ledger.domain.catalog import Catalog, decide_catalog, evolve_catalog
-from ledger.domain.catalog_events import CatalogEvent
+from ledger.domain.catalog_events import CatalogEvent, RateCardSet
 from ledger.domain.commands import CatalogCommand
+from ledger.domain.entities import Rates
 from ledger.domain.errors import LedgerError
 from ledger.domain.values import is_name
 from ledger.records import Order
@@ -244,6 +246,17 @@ def _entry(section: str, event: CatalogEvent, *, is_dated: bool) -> dict[str, An
         entry.pop(name, None)
     if not is_dated:
         entry.pop("effective_at", None)
+    if isinstance(event, RateCardSet):
+        entry["models"] = {
+            model: {**said, **_by_cost(event.models[model])}
+            for model, said in entry["models"].items()
+        }
     if "providers" in entry:
         entry["providers"] = {provider: list(ids) for provider, ids in entry["providers"].items()}
     return entry
+
+
+def _by_cost(rates: Rates) -> dict[str, Any]:
+    """Return what a file says of the provider's price and the markup on it: decimals, in USD."""
+    shown = msgspec.to_builtins(rates_out(rates))
+    return {name: shown[name] for name in ("provider", "cost_plus") if name in shown}

@@ -38,7 +38,7 @@ class AsaasPayments:
 
 def is_not_there(error: ProviderRefused) -> bool:
     """Tell whether a provider has answered that there is no such thing."""
-    return error.facts["provider_code"] == NOT_THERE
+    return bool(error.facts["provider_code"] == NOT_THERE)
 
 
 async def reference_of_link(api: AsaasApi, payment: dict[str, Any]) -> str | None:

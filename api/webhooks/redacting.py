@@ -29,7 +29,7 @@ collection_method status_transitions paid_at finalized_at voided_at marked_uncol
 refunds captured paid disputed is_charge_refundable evidence_details due_by has_evidence past_due
 submission_count cancel_at cancel_at_period_end canceled_at ended_at start_date trial_start
 trial_end pause_collection behavior resumes_at latest_invoice expires_at is_default
-metadata scrip_account scrip_price scrip_top_up
+metadata scrip_account scrip_price scrip_quantity scrip_top_up
 """
 _CLERK: Final = """
 id object type timestamp instance_id data deleted external_id status created_at updated_at active_at
@@ -51,7 +51,7 @@ ALLOWED: Final[dict[Provider, frozenset[str]]] = {
     "asaas": frozenset(_ASAAS.split()),
     "users": frozenset(_USERS.split()),
 }
-METADATA: Final = frozenset({"scrip_account", "scrip_price", "scrip_top_up"})
+METADATA: Final = frozenset({"scrip_account", "scrip_price", "scrip_quantity", "scrip_top_up"})
 """All that is taken of what people write into objects of Stripe."""
 NUMBER_MAX: Final = 10**18
 # An id, a word, a number, a time: one that is written with a space is of Asaas.

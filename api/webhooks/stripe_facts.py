@@ -7,6 +7,7 @@ the price that a payment intent without a session is for.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any, Final
@@ -15,6 +16,7 @@ from msgspec import Struct
 
 from api.webhooks.reading import Part, Unreadable, refs
 from ledger.domain.facts import (
+    QUANTITY_MAX,
     Content,
     Dispute,
     DisputeStatus,
@@ -51,6 +53,7 @@ _STATUSES: Final[dict[str, SubscriptionStatus]] = {
     "paused": "paused",
     "canceled": "ended",
 }
+_QUANTITY: Final = re.compile(r"[1-9][0-9]{0,6}", re.ASCII)
 _STEPS: Final = {"customer.subscription.created": 0, "customer.subscription.deleted": 2}
 
 
@@ -118,12 +121,23 @@ def _session(_: str, session: Part) -> _Told | None:
         payment=f"stripe:session:{id_}",
         paid=session.text("payment_status") in {"paid", "no_payment_required"},
         price=price or session.part("metadata").id("scrip_price"),
-        quantity=items[0].quantity() if items else 1,
+        quantity=items[0].quantity() if items else _quantity(session),
         listed=session.money("amount_subtotal") or session.money("amount_total"),
         money=session.money("amount_total"),
         sure=price is not None,
     )
     return _Told(refs=named, owners=owners, content=content)
+
+
+def _quantity(session: Part) -> int:
+    """Return how many, as it stands in the metadata: texts all of them."""
+    metadata = session.part("metadata")
+    told = metadata.text("scrip_quantity")
+    if not told:
+        return 1
+    if _QUANTITY.fullmatch(told) and int(told) <= QUANTITY_MAX:
+        return int(told)
+    raise Unreadable(metadata.field("scrip_quantity"), f"must be 1 to {QUANTITY_MAX}")
 
 
 def _intent(_: str, intent: Part) -> _Told | None:

@@ -101,6 +101,18 @@ def offer_of(
     return None
 
 
+def first_offer_of(catalog: Catalog, provider: Provider, provider_id: str) -> Offer | None:
+    """Return the first version that ever sold anything under a provider's id; None if none did.
+
+    For a payment from before that: providers tell times in seconds, or even days, and what is sold
+    may be put into the catalog after the first payment.
+    """
+    versions: list[Offer] = [one for plans in catalog.plans.values() for one in plans]
+    versions += [one for packs in catalog.packs.values() for one in packs]
+    sold = [one for one in versions if provider_id in one.terms.providers.of(provider)]
+    return min(sold, key=lambda one: one.effective_at, default=None)
+
+
 def decide_catalog(catalog: Catalog, command: CatalogCommand, now: datetime) -> CatalogEvent:
     """Return the new version that `command` makes at `now`."""
     match command:

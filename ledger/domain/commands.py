@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from ledger.domain.entities import Charge, GrantKind, Overage, Rates, Source
 from ledger.domain.offers import Pack, Plan
-from ledger.domain.values import PRIORITY_DEFAULT, TTL_SECONDS_DEFAULT, Credits
+from ledger.domain.values import PRIORITY_DEFAULT, TTL_SECONDS_DEFAULT, ZONE_DEFAULT, Credits
 
 
 class PutAccount(Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True, gc=False):
@@ -18,6 +18,7 @@ class PutAccount(Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True
     overdraft_limit: Credits = 0
     metadata: dict[str, str] = {}
     only_new: bool = False
+    zone: str = ZONE_DEFAULT
 
 
 class GrantCredits(Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True, gc=False):

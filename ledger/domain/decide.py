@@ -55,6 +55,7 @@ from ledger.domain.events import (
 )
 from ledger.domain.evolve import evolve
 from ledger.domain.payments import apply_payment
+from ledger.domain.periods import is_zone
 from ledger.domain.refunds import refund
 from ledger.domain.values import (
     PRIORITY_DEFAULT,
@@ -189,11 +190,14 @@ def _act(
 def _put_account(account: Account, command: PutAccount) -> AccountEvent:
     check_amount("overdraft_limit", command.overdraft_limit)
     check_metadata(command.metadata)
+    if not is_zone(command.zone):
+        raise InvalidCommand(field="zone", rule="must be a name of the IANA time zones")
     event = AccountUpdated if account.opened else AccountOpened
     return event(
         label=command.label,
         overdraft_limit=command.overdraft_limit,
         metadata=command.metadata,
+        zone=command.zone,
     )
 
 

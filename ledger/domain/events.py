@@ -31,7 +31,7 @@ from ledger.domain.entities import (
     Source,
 )
 from ledger.domain.tenant_events import AlertRaised, TenantEvent
-from ledger.domain.values import Credits
+from ledger.domain.values import ZONE_DEFAULT, Credits
 
 
 class AccountOpened(
@@ -42,6 +42,7 @@ class AccountOpened(
     label: str | None = None
     overdraft_limit: Credits = 0
     metadata: dict[str, str] = {}
+    zone: str = ZONE_DEFAULT
 
 
 class AccountUpdated(
@@ -52,6 +53,7 @@ class AccountUpdated(
     label: str | None = None
     overdraft_limit: Credits = 0
     metadata: dict[str, str] = {}
+    zone: str = ZONE_DEFAULT
 
 
 class CreditsGranted(

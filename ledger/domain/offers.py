@@ -18,6 +18,7 @@ from ledger.domain.values import (
     PROVIDER_IDS_MAX,
     TEXT_MAX,
     TRIAL_DAYS_MAX,
+    URL_MAX,
     Credits,
 )
 
@@ -68,6 +69,8 @@ class Plan(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown
     priority: int = PRIORITY_DEFAULT
     trial_credits: Credits = 0
     trial_days: int = 0
+    checkout_url: str | None = None
+    """Where it is bought, for whoever shows it: a page of a provider, or one of the tenant's."""
     fallback: bool = False
     """Whether an account whose paid plan has ended is on this one: the free plan."""
     providers: ProviderIds = ProviderIds()
@@ -87,6 +90,7 @@ class Pack(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown
 
 
 _CURRENCY = re.compile(r"[A-Z]{3}")
+_URL = re.compile(r"https://[A-Za-z0-9.-]+(?::[0-9]{1,5})?(?:[/?#][!-~]*)?")
 _PROVIDER_ID = re.compile(rf"[!-~]{{1,{TEXT_MAX}}}")
 
 
@@ -100,6 +104,7 @@ def check_plan(terms: Plan, *, retired: bool) -> None:
         raise InvalidCommand(
             field="rollover_max", rule="must be given with a rollover of `capped`, and only then"
         )
+    _check_url(terms.checkout_url)
     check_count("priority", terms.priority, 0, PRIORITY_MAX)
     check_amount("trial_credits", terms.trial_credits)
     check_count("trial_days", terms.trial_days, 0, TRIAL_DAYS_MAX)
@@ -121,6 +126,14 @@ def check_pack(terms: Pack) -> None:
     check_count("expires_days", terms.expires_days, 1, EXPIRES_DAYS_MAX)
     check_count("priority", terms.priority, 0, PRIORITY_MAX)
     _check_providers(terms.providers)
+
+
+def _check_url(url: str | None) -> None:
+    if url is not None and (len(url) > URL_MAX or _URL.fullmatch(url) is None):
+        raise InvalidCommand(
+            field="checkout_url",
+            rule=f"must be an https address of at most {URL_MAX} visible ASCII characters",
+        )
 
 
 def _check_price(price: Money | None) -> None:

@@ -46,9 +46,14 @@ EXPIRES_DAYS_MAX: Final = 36_500
 """The longest life that a pack or a referral reward may have."""
 
 TRIAL_DAYS_MAX: Final = 730
+URL_MAX: Final = 2_000
+"""The characters of an address that others are sent to."""
 
 PROVIDER_IDS_MAX: Final = 100
 """Ids of one payment provider that a plan or a pack may be sold under."""
+
+ZONE_DEFAULT: Final = "UTC"
+"""The zone whose clock says when the periods of an account begin, unless it says another."""
 
 TEXT_MAX: Final = 255
 """The characters of a name for people, and of an id that is not ours."""

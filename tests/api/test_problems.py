@@ -32,6 +32,8 @@ ELSEWHERE = {
     "nats_unavailable": "NATS away, or full: test_webhook_nats",
     "webhook_malformed": "a signature that can be read in two ways: test_webhook_taking",
     "webhook_unproven": "a wrong signature: test_webhook_taking",
+    "referral_exists": "another referrer: test_referrals",
+    "self_referral": "one's own account: test_referrals",
     "offer_not_found": "a pack that is retired: test_checkout",
     "offer_not_sold": "a pack without a price at the provider: test_checkout",
     "provider_key_missing": "a tenant without a key: test_checkout",
@@ -98,6 +100,10 @@ PROVOKED: dict[str, Provoke] = {
     "webhook_secret_not_found": lambda t, _: t.admin.send(
         "DELETE", f"{_endpoint(t)}/secrets/whs_none", key="k"
     ),
+    "link_not_found": lambda t, _: t.reader.get("/v1/links/stripe:customer:cus_none"),
+    "payment_not_found": lambda t, _: t.admin.get("/v1/payments/none"),
+    "alert_not_found": lambda t, _: t.admin.post("/v1/alerts/unknown_price/none/resolve"),
+    "account_key_not_found": lambda t, a: t.service.send("DELETE", f"{a}/keys/none", key="k"),
     "provider_key_not_found": lambda t, _: t.admin.get("/v1/providers/stripe"),
     "grant_exists": lambda t, a: t.service.post(
         f"{_revoked(t, a).removesuffix('/g')}", {"id": "g", "amount": "1", "kind": "paid"}
@@ -128,6 +134,7 @@ PROVOKED: dict[str, Provoke] = {
     "unauthenticated": lambda t, a: t.reader.send("GET", a, headers={"Authorization": "x"}),
     "forbidden": lambda t, a: t.reader.put(a),
     "route_not_found": lambda t, _: t.reader.get("/v2/accounts"),
+    "referral_not_found": lambda t, a: t.reader.get(f"{a}/referrer"),
     "method_not_allowed": lambda t, a: t.reader.send("DELETE", a),
     "body_too_large": _too_large,
     "unsupported_media_type": lambda t, a: t.service.send(

@@ -40,6 +40,9 @@ READS = {
     "list_pack_versions",
     "diff_pack",
     "read_referral_reward",
+    "read_link",
+    "list_links",
+    "read_referrer",
 }
 SPENDING = {
     "put_account",
@@ -52,6 +55,12 @@ SPENDING = {
     "create_refund",
     "batch",
     "quote",
+    "put_link",
+    "delete_link",
+    "create_account_key",
+    "revoke_account_key",
+    "put_referrer",
+    "create_checkout",
 }
 ADMIN_ONLY = {
     "revoke_grant",
@@ -72,10 +81,16 @@ ADMIN_ONLY = {
     "remove_webhook_secret",
     "list_webhook_deliveries",
     "read_webhook_delivery",
+    "list_users",
+    "list_payments",
+    "read_payment",
+    "list_alerts",
+    "resolve_alert",
     "put_provider",
     "read_provider",
     "delete_provider",
 }
+END_USERS = {"read_my_credits"}
 MAY: dict[Role, set[str]] = {
     "reader": READS,
     "service": READS | SPENDING,
@@ -87,6 +102,11 @@ BODIES: dict[str, object] = {
     "create_webhook_endpoint": {"provider": "users"},
     "change_webhook_endpoint": {"state": "disabled"},
     "add_webhook_secret": {},
+    "put_link": {"account": "a"},
+    "create_account_key": {},
+    "resolve_alert": {},
+    "put_referrer": {"referrer": "r"},
+    "create_checkout": {"account": "a", "pack": "p", "success_url": "https://example.com"},
     "put_provider": {"api_key": "sk_test_of_the_table_of_roles"},
 }
 PROTECTED = [route for route in ROUTES if route.name not in OPEN | PROVEN]
@@ -101,12 +121,17 @@ IDS = {
     "delivery": "dlv_none",
     "plan": "p",
     "pack": "p",
+    "owner": "stripe:customer:cus_1",
+    "payment": "p",
+    "key": "akey_none",
+    "code": "unknown_price",
+    "subject": "p",
     "payment_provider": "stripe",
 }
 
 
 def test_every_route_stands_in_the_table_once() -> None:
-    tables = [OPEN, PROVEN, READS, SPENDING, ADMIN_ONLY]
+    tables = [OPEN, PROVEN, READS, SPENDING, ADMIN_ONLY, END_USERS]
     assert sum(map(len, tables)) == len(ROUTES)
     assert set().union(*tables) == {route.name for route in ROUTES}
 
@@ -161,6 +186,12 @@ def test_a_tenant_finds_nothing_of_another(service: Service, tenant: Tenant) -> 
         path = route.path.format(**IDS | {"account": "shared"})
         if route.name in {"batch", "quote", "put_account"} or "catalog" in path:
             continue
+        if route.name in END_USERS:
+            continue  # test_me
+        if route.tag == "webhooks":
+            continue  # test_webhook_endpoints
+        if route.path.endswith(("/{owner}", "/{payment}", "/resolve")):
+            continue  # test_links, test_payments
         if route.tag in {"webhooks", "providers"}:
             continue  # test_webhook_endpoints, test_provider_keys
         theirs = stranger.admin.send(route.method, path, _body(route), key="k")

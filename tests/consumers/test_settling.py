@@ -1,6 +1,7 @@
 """What waits, whose a payment is, what people must look at: payments over the real ledger."""
 
 import asyncio
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -14,13 +15,14 @@ from ledger.domain.entities import Charge
 from ledger.domain.offers import Money, Pack, ProviderIds
 from ledger.records import stream_id
 from tests.consumers.room import until
-from tests.consumers.settling_room import CLERK_USER, LONG_AGO, Dated, Payments
+from tests.consumers.settling_room import CLERK_USER, NOW, Dated, Payments
 from tests.domain.payment_stories import (
     BONUS,
     MICRO,
     PACK,
     SMALL,
     T0,
+    Delivery,
     clerk,
     dispute,
     invoice,
@@ -162,6 +164,7 @@ async def test_an_unknown_price_grants_nothing_and_is_an_alert_until_the_catalog
 ) -> None:
     async with dated.payments() as payments:
         tenant = await payments.new_tenant(catalog=False)
+        dated.clock.now = NOW + timedelta(days=3)
         await payments.deliver(tenant, PAID)
         assert await rows(payments, tenant) == []
         alert = ("unknown_price", "stripe:session:cs_1", "price_pack")
@@ -186,7 +189,7 @@ async def test_an_unknown_price_grants_nothing_and_is_an_alert_until_the_catalog
             credits=PACK,
             providers=ProviderIds(stripe=("price_pack",)),
         )
-        await payments.ask(tenant, None, SetPack(pack="p", terms=terms, effective_at=LONG_AGO))
+        await payments.ask(tenant, None, SetPack(pack="p", terms=terms))
         await swept(payments, is_granted)
         await until(lambda: _resolved(payments, tenant))
         # It is on record once, however often it was so.
@@ -226,8 +229,40 @@ async def test_a_user_who_comes_has_an_account_and_one_that_is_open_stays_as_it_
             o="clerk:user:user_2",
         )
         assert linked == [("mine",)]
+        odd = {**user, "id": "user/3"}
+        await payments.deliver(tenant, clerk("created", "user.created", T0, odd))
+        assert not (await payments.view(tenant, "user/3")).opened
         await payments.deliver(tenant, clerk("gone", "user.deleted", T0 + 9, named))
         assert (await payments.view(tenant, "mine")).opened
+
+
+def delta(id_: str, amount: str, account: str = "acct") -> Delivery:
+    payload = {
+        "type": "credits.delta",
+        "timestamp": "2026-09-21T14:13:20Z",
+        "data": {"id": id_, "account": account, "delta": amount},
+    }
+    return Delivery(id_, "users", "credits.delta", payload)
+
+
+async def test_a_user_system_gives_and_takes_once_for_each_id(dated: Dated) -> None:
+    async with dated.payments() as payments:
+        tenant = await payments.new_tenant()
+        for _ in range(2):
+            await payments.deliver(tenant, delta("d_1", "10"))
+            await payments.deliver(tenant, delta("d_2", "-12.5"))
+        balance = await payments.balance(tenant)
+        assert (balance.available, balance.debt) == (0, 2_500_000)
+        # The id counts once, whatever else is said under it.
+        await payments.deliver(tenant, delta("d_1", "11"))
+        assert await payments.balance(tenant) == balance
+        assert ("delta_mismatch", "users:delta:d_1", "", False) in await alerts(payments, tenant)
+        await payments.deliver(tenant, delta("d_3", "1", "nobody"))
+        assert (await rows(payments, tenant))[-1][1:4] == (
+            "nobody",
+            "waiting",
+            "account_not_found",
+        )
 
 
 async def test_what_was_spent_of_a_refunded_payment_becomes_debt(dated: Dated) -> None:

@@ -130,6 +130,11 @@ def test_no_number_out_of_bounds_passes_whatever_asked(command: Command, field: 
     given(*OPEN).when(command).refused(errors.InvalidCommand, field=field)
 
 
+@pytest.mark.parametrize("zone", ["", "Mars/Base", "europe\0berlin", "../UTC", "Europe"])
+def test_a_zone_must_be_one_whose_clock_is_known(zone: str) -> None:
+    given(*OPEN).when(PutAccount(zone=zone)).refused(errors.InvalidCommand, field="zone")
+
+
 def test_a_request_with_two_faults_gets_the_first_answer_of_the_documented_order() -> None:
     free: Any = Charge(feature="x", quantity=1)
     scenario = given(*OPEN, release())

@@ -12,7 +12,8 @@ import pytest
 from ledger import codec
 from ledger.codec import UnknownEvent, decode, encode
 from ledger.domain.catalog_events import CatalogEvent
-from ledger.domain.events import NAMES, CreditsGranted, Event
+from ledger.domain.commands import PutAccount
+from ledger.domain.events import NAMES, AccountOpened, CreditsGranted, Event
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "tests" / "golden" / "events"
@@ -51,6 +52,11 @@ def test_a_golden_file_is_read_and_written_again_to_the_same_bytes(path: Path) -
     )
     assert again == state
     assert fact.balance is None or fact.balance.holds()
+
+
+def test_what_says_no_zone_is_asked_and_stored_as_before_there_were_zones() -> None:
+    assert msgspec.json.encode(PutAccount(label="a")) == b'{"type":"PutAccount","label":"a"}'
+    assert msgspec.json.encode(AccountOpened(label="a")) == b'{"label":"a"}'
 
 
 def test_names_are_permanent_unique_and_not_python_paths() -> None:

@@ -48,6 +48,8 @@ FORBIDDEN: list[LiteralString] = [
     "DELETE FROM scrip.tenants",
     "UPDATE scrip.changes SET answer = ''",
     "DELETE FROM scrip.changes",
+    "UPDATE scrip.referrals SET referrer = 'me'",
+    "DELETE FROM scrip.referrals",
     "SET session_replication_role = replica",
     "SET ROLE scrip_owner",
     "COPY scrip.ledger_events TO PROGRAM 'true'",

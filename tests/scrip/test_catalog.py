@@ -47,6 +47,17 @@ def complaints(text: str) -> list[str]:
 # -- the file --------------------------------------------------------------------------------------
 
 
+def test_a_card_by_cost_that_is_applied_again_changes_nothing() -> None:
+    catalog = Catalog()
+    text = """
+[rate_cards.chat.models.gpt-4o-mini]
+cost_plus = { factor = "1.3", credits_per_usd = "100", provider_id = "openai" }
+"""
+    assert applied(catalog, text) == ["rate_cards.chat"]
+    assert applied(catalog, text) == []
+    assert applied(catalog, write_file(catalog, NOW)) == []
+
+
 def test_a_catalog_is_written_as_a_file_that_changes_nothing_and_makes_the_same_again() -> None:
     catalog, again = Catalog(), Catalog()
     assert len(applied(catalog, EXAMPLE)) == 9
