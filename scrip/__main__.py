@@ -39,7 +39,6 @@ COMMANDS: tuple[tuple[typer.Typer, str | None], ...] = (
     (provider_server.app, None),
     (reconcile.app, None),
     (catalog.app, "catalog"),
-    (provider_server.app, None),
     (dead.app, "dead"),
     (projections.app, "projections"),
     (verify.app, None),

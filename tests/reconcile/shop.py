@@ -37,6 +37,7 @@ from tests.consumers.settling_room import LONG_AGO, Payments
 TENANT, ACCOUNT = "acme", "acct"
 SINCE = "2026-01-01"
 MICRO = 1_000_000
+ROOT = Path(__file__).parents[2]
 Object = dict[str, Any]
 Done = subprocess.CompletedProcess[str]
 
@@ -210,6 +211,8 @@ class Shop:
         inherited = {k: v for k, v in os.environ.items() if k not in VARIABLES}
         return {
             **inherited,
+            # The command runs in another folder, where a relative path leads nowhere.
+            "PYTHONPATH": str(ROOT),
             "DATABASE_URL": self.urls.app_url,
             "NATS_URL": self.nats_url,
             "SCRIP_STRIPE_API_URL": self.providers.stripe_url,
