@@ -26,8 +26,10 @@ CANNOT = 2
 
 
 @app.command(
-    epilog="Example: scrip reconcile stripe --tenant demo --since 2026-11-01;"
-    " scrip reconcile asaas --tenant demo --since 2026-11-01 --apply"
+    epilog="Examples:\n\nscrip reconcile stripe --tenant demo --since 2026-11-01\n\n"
+    "scrip reconcile asaas --tenant demo --since 2026-11-01 --apply\n\n"
+    "SCRIP_RECONCILE_API_KEY=rk_live_… scrip reconcile stripe --tenant shop --since 2026-11-01"
+    " --json >differences.jsonl"
 )
 def reconcile(
     provider: Annotated[Literal["stripe", "asaas"], typer.Argument(help="Whom to ask.")],
@@ -36,7 +38,9 @@ def reconcile(
         datetime,
         typer.Option(
             formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M:%SZ"],
-            help="Only payments, refunds and disputes that were made then or later (UTC).",
+            metavar="DATE",
+            help="Only payments, refunds and disputes made then or later: 2026-11-01, or"
+            " 2026-11-01T12:00:00Z, in UTC.",
         ),
     ],
     *,
@@ -59,12 +63,17 @@ def reconcile(
 ) -> None:
     """Compare what a provider says was paid, refunded and disputed with credits given and taken.
 
-    Asks with the tenant's API key, or with SCRIP_RECONCILE_API_KEY. Reads on where an interrupted
-    run has stopped. Exit status: 0 nothing differs, 1 something does, also if it is being mended,
-    2 it cannot be told.
+    Asks with the tenant's API key, or with SCRIP_RECONCILE_API_KEY.
+    Goes on where an interrupted run has stopped.
+
+    Exit status: 0 nothing differs; 1 something does, also if it is
+    being mended; 2 it cannot be told.
     """
     from scrip.reconcile.running import Run  # noqa: PLC0415 - not before it is needed
 
+    begin, now = since.replace(tzinfo=UTC), datetime.now(UTC)
+    if begin > now:
+        raise typer.BadParameter("must not be in the future", param_hint="--since")
     settings = read_settings()
     if apply and settings.nats_url is None:
         raise SettingsError("NATS_URL: must be set for --apply")
@@ -72,8 +81,8 @@ def reconcile(
         settings=settings,
         provider=provider,
         tenant=tenant,
-        since=since.replace(tzinfo=UTC),
-        began_at=datetime.now(UTC),
+        since=begin,
+        began_at=now,
         path=state or Path(f"scrip-reconcile-{provider}-{tenant}.jsonl"),
         restart=restart,
         apply=apply,
@@ -113,12 +122,14 @@ def _refusals(run: Run) -> Iterator[None]:
     from scrip.reconcile.notebook import NotebookError  # noqa: PLC0415
     from scrip.reconcile.running import CannotReconcile  # noqa: PLC0415
 
+    goes_on = True
     try:
         yield
     except typer.Exit:
         raise typer.Exit(CANNOT) from None  # The ledger did not open, and has said why.
     except (CannotReconcile, NotebookError) as error:
         why = str(error)
+        goes_on = False
     except LedgerError as error:
         why = error.detail
     except KeyboardInterrupt:
@@ -130,7 +141,7 @@ def _refusals(run: Run) -> Iterator[None]:
     else:
         return
     typer.echo(why, err=True)
-    if run.path.exists():
+    if goes_on and run.path.exists():
         typer.echo(f"the same command goes on from what is in {run.path}", err=True)
     raise typer.Exit(CANNOT)
 
@@ -146,7 +157,7 @@ def _print(found: Found, *, json: bool) -> None:
     elif differences:
         console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
         console.print(table_of(differences))
-    told = f"{len(differences)} of {found.comparison.payments} payments differ"
+    told = f"{found.comparison.payments} payments compared, {len(differences)} differences"
     if found.sent:
         told += f"; {found.sent} facts sent: workers bring them to the ledger"
     typer.echo(told, err=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -18,7 +17,7 @@ from pydantic import SecretStr
 
 from api.providers import asaas_api
 from api.providers.asaas_api import AsaasApi
-from api.providers.keys import RULES, Processor
+from api.providers.keys import BadKey, Processor, checked_hint
 from api.providers.patience import LONG, Patience
 from api.providers.stripe_api import StripeApi, StripeHttp
 from api.providers.telling import Unread, dated
@@ -100,9 +99,10 @@ async def _key(run: Run, connection: AsyncConnection) -> tuple[SecretStr, bool]:
     (livemode,) = row
     given = run.settings.reconcile_api_key
     if given is not None:
-        begins, rule = RULES[run.provider, livemode]
-        if re.match(begins, given.get_secret_value(), re.ASCII) is None:
-            raise CannotReconcile(f"SCRIP_RECONCILE_API_KEY must begin with {rule}")
+        try:
+            checked_hint(run.provider, given.get_secret_value(), livemode=livemode)
+        except BadKey as error:
+            raise CannotReconcile(f"SCRIP_RECONCILE_API_KEY: {error}") from None
         return given, livemode
     async with providers(run.settings) as asked:
         key = await asked.keys.of(run.tenant, run.provider)
