@@ -89,13 +89,16 @@ def _dated(one: PaymentFact, charged_at: dict[str, datetime]) -> PaymentFact:
     if one.provider != "stripe" or not isinstance(one.content, Purchase):
         return one
     times = [charged_at[ref] for ref in _intents(one) if ref in charged_at]
-    if not times:
-        return one
+    return redated(one, min(times)) if times else one
+
+
+def redated(one: PaymentFact, occurred_at: datetime) -> PaymentFact:
+    """Return what a fact says as of another time: another fact, with another id."""
     return fact(
         provider=one.provider,
         delivery=one.delivery,
         type=one.type,
-        occurred_at=min(times),
+        occurred_at=occurred_at,
         refs=set(one.refs),
         owners=set(one.owners),
         content=one.content,

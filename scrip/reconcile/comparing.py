@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from typing import Any, Final, Literal
 
 import msgspec
 from msgspec import Struct
 from psycopg import AsyncConnection
 
+from api.providers.telling import redated
 from consumers.fact_book import facts_by_refs
 from ledger.domain.facts import PaymentFact, Purchase
 from ledger.domain.settled import Alert, Entitlement, Offers, Settlement
@@ -154,16 +156,31 @@ def _connected(facts: Sequence[PaymentFact]) -> Iterator[list[PaymentFact]]:
 def _new(group: Group, before: Settlement) -> tuple[PaymentFact, ...]:
     """Return what the provider tells and is not known.
 
-    A list does not know when something was paid. So what is granted already stays as it was told.
+    A list does not know when something was paid. So what is granted already keeps the time that it
+    was told with, and only what was bought is compared.
     """
     granted = {one.payment for one in before.entitlements}
-    return tuple(
-        [
-            fact
-            for fact in group.told
-            if not (isinstance(fact.content, Purchase) and fact.content.payment in granted)
-        ]
-    )
+    new = []
+    for one in group.told:
+        bought = one.content
+        if not isinstance(bought, Purchase) or bought.payment not in granted:
+            new.append(one)
+            continue
+        known = list(_paid(group, bought.payment))
+        if bought.paid and bought.sure and _what(bought) not in {_what(each) for _, each in known}:
+            new.append(redated(one, min(at for at, _ in known)))
+    return tuple(new)
+
+
+def _paid(group: Group, payment: str) -> Iterator[tuple[datetime, Purchase]]:
+    for one in group.known:
+        bought = one.content
+        if isinstance(bought, Purchase) and bought.payment == payment and bought.paid:
+            yield one.occurred_at, bought
+
+
+def _what(bought: Purchase) -> tuple[str | None, int]:
+    return bought.price, bought.quantity
 
 
 async def _rows(

@@ -169,27 +169,54 @@ class Shop:
             for fact in asaas_facts.facts(id_, "PAYMENT_RECEIVED", self.asaas.payment(id_))
         ]
 
-    def checkout(self, mode: str = "payment") -> Object:
+    def checkout(self, mode: str = "payment", quantity: int = 1) -> Object:
         """Begin a checkout session for the account."""
         prices = {"payment": self.pack_price, "subscription": self.plan_price}
         form = {
             "mode": mode,
             "line_items[0][price]": prices[mode],
+            "line_items[0][quantity]": str(quantity),
             "success_url": "https://example.com/ok",
             "client_reference_id": ACCOUNT,
             "metadata[scrip_price]": prices[mode],
         }
         if mode == "subscription":
             form["subscription_data[metadata][scrip_account]"] = ACCOUNT
+        return self.ask_stripe("checkout/sessions", form)
+
+    def top_up(self, card: str = "", status: int = 200) -> Object:
+        """Charge the customer's card while he is not there, as the worker does."""
+        customer = self.stripe.add_customer(card=card or None)["id"]
+        form = {
+            "amount": "500",
+            "currency": "usd",
+            "customer": customer,
+            "payment_method": card or self.stripe.save_card(customer)["id"],
+            "off_session": "true",
+            "confirm": "true",
+            "metadata[scrip_account]": ACCOUNT,
+            "metadata[scrip_top_up]": self.pack_price,
+            "metadata[scrip_attempt]": "top_1",
+        }
+        return self.ask_stripe("payment_intents", form, status)
+
+    def ask_stripe(self, path: str, form: dict[str, str], status: int = 200) -> Object:
         response = httpx.post(
-            f"{self.providers.base_url}/v1/checkout/sessions",
+            f"{self.providers.base_url}/v1/{path}",
             data=form,
-            headers={"authorization": f"Bearer {STRIPE_KEY}"},
+            headers={"authorization": f"Bearer {self.stripe.key}"},
             trust_env=False,
         )
-        assert response.status_code == 200, response.text
+        assert response.status_code == status, response.text
         made: Object = response.json()
         return made
+
+    def pay_asaas(self) -> str:
+        """Let somebody pay for the pack at Asaas; return the payment."""
+        reference = f"{ACCOUNT}:small"
+        made = self.asaas.add_payment(5, status="RECEIVED", externalReference=reference)
+        id_: str = made["id"]
+        return id_
 
     def subscribe(self) -> str:
         """Let somebody subscribe; return the subscription."""

@@ -83,9 +83,12 @@ def test_a_pack_whose_webhooks_were_lost_expires_as_if_it_had_been_told_at_once(
         "held": None,
         "why": None,
     }
+    # Nothing has happened before a worker is there; and what is sent twice happens once.
     assert shop.balance()[0] == 0
+    assert shop.found("stripe", "--apply") == [one]
     shop.work()
-    assert shop.found("stripe") == []
+    assert shop.found("stripe", "--apply") == []
+    shop.work()
     assert shop.balance()[0] == 11 * MICRO
     ((told,),) = shop.rows("SELECT convert_from(told, 'UTF8')::jsonb FROM scrip.payments")
     paid_at = at(int(now - 3_600))
@@ -114,6 +117,89 @@ def test_what_webhooks_have_told_does_not_differ(shop: Shop) -> None:
     done = shop.reconcile("stripe")
     assert (done.returncode, done.stdout) == (0, "")
     assert "2 payments compared, 0 differences" in done.stderr
+
+
+def test_money_that_went_back_without_a_word_goes_back_here(shop: Shop) -> None:
+    sessions = [shop.stripe.pay(shop.checkout()["id"]) for _ in range(5)]
+    intents = [one["payment_intent"] for one in sessions]
+    whole, half, opened, lost, won = [
+        shop.stripe.get("payment_intents", one)["latest_charge"] for one in intents
+    ]
+    shop.hear(shop.told())
+    assert shop.found("stripe") == []
+    shop.stripe.refund(whole)
+    shop.stripe.refund(half, 100)
+    shop.stripe.refund(half, 150)
+    shop.stripe.dispute(opened)
+    shop.stripe.close_dispute(shop.stripe.dispute(lost)["id"], "lost")
+    shop.stripe.close_dispute(shop.stripe.dispute(won)["id"], "won")
+    found = {one["payment"]: one for one in shop.found("stripe", "--apply")}
+    assert {one["what"] for one in found.values()} == {"different"}
+    due = [found.get(f"stripe:session:{one['id']}", {}).get("due") for one in sessions]
+    assert [one and (one["back"], one["frozen"]) for one in due] == [
+        ("11", False),
+        ("5.5", False),
+        ("0", True),
+        ("11", False),
+        None,
+    ]
+    shop.work()
+    assert shop.found("stripe") == []
+    # What the webhooks say, when they come at last, is nothing new.
+    shop.hear(shop.told())
+    assert shop.found("stripe") == []
+    assert shop.balance() == (55 * MICRO, 16_500_000, 11 * MICRO)
+
+
+def test_a_top_up_that_nobody_told_is_granted_and_one_that_was_declined_is_not(shop: Shop) -> None:
+    paid = shop.top_up()
+    shop.top_up("pm_card_chargeDeclined", status=402)
+    (one,) = shop.found("stripe", "--apply")
+    assert one["payment"] == f"stripe:pi:{paid['id']}"
+    assert (one["what"], one["account"], one["offer"]) == ("missing", ACCOUNT, "small")
+    shop.work()
+    assert shop.found("stripe") == []
+    assert shop.balance() == (11 * MICRO, 11 * MICRO, 0)
+    shop.stripe.refund(paid["latest_charge"])
+    (one,) = shop.found("stripe", "--apply")
+    assert (one["what"], one["due"]["back"], one["held"]["back"]) == ("different", "11", "0")
+    shop.work()
+    shop.hear(shop.told())
+    assert shop.found("stripe") == []
+    assert shop.balance() == (11 * MICRO, 0, 0)
+
+
+def test_credits_for_fewer_than_were_bought_differ(shop: Shop) -> None:
+    # The webhook does not tell the line items, and its metadata does not tell how many.
+    shop.stripe.pay(shop.checkout(quantity=3)["id"])
+    shop.hear(shop.told())
+    (expires,) = shop.rows(
+        "SELECT convert_from(told, 'UTF8')::jsonb->'expires_at' FROM scrip.payments"
+    )
+    assert shop.balance()[0] == 11 * MICRO
+    (one,) = shop.found("stripe", "--apply")
+    assert one["what"] == "different"
+    assert (one["due"]["credits"], one["held"]["credits"]) == ("33", "11")
+    shop.work()
+    assert shop.found("stripe") == []
+    assert shop.balance()[0] == 33 * MICRO
+    assert shop.rows(
+        "SELECT convert_from(told, 'UTF8')::jsonb->'expires_at' FROM scrip.payments"
+    ) == [expires]
+
+
+def test_an_object_that_cannot_be_read_is_told_and_keeps_nothing_else_back(shop: Shop) -> None:
+    session = shop.stripe.pay(shop.checkout()["id"])
+    charge = shop.stripe.get("payment_intents", session["payment_intent"])["latest_charge"]
+    dispute = shop.stripe.dispute(charge)
+    dispute["status"] = "unheard_of"
+    found = {one["what"]: one for one in shop.found("stripe", "--apply")}
+    assert found.keys() == {"missing", "unreadable"}
+    assert found["unreadable"]["payment"] == dispute["id"]
+    assert found["unreadable"]["why"].endswith("must be a status of a dispute")
+    shop.work()
+    assert [one["what"] for one in shop.found("stripe")] == ["unreadable"]
+    assert shop.balance()[0] == 11 * MICRO
 
 
 def test_facts_that_nobody_settled_are_settled(shop: Shop) -> None:
@@ -167,9 +253,9 @@ def test_a_table_is_for_people(shop: Shop) -> None:
 
 
 def test_payments_of_asaas_are_compared_page_by_page(shop: Shop) -> None:
-    known = [pay_asaas(shop) for _ in range(150)]
+    known = [shop.pay_asaas() for _ in range(150)]
     shop.hear(shop.asaas_facts(*known))
-    lost = [pay_asaas(shop) for _ in range(60)]
+    lost = [shop.pay_asaas() for _ in range(60)]
     link = shop.asaas.add_link(
         {"name": "n", "value": 5, "billingType": "PIX", "chargeType": "DETACHED"}
         | {"externalReference": f"{ACCOUNT}:small"}
@@ -189,12 +275,6 @@ def test_payments_of_asaas_are_compared_page_by_page(shop: Shop) -> None:
     shop.work()
     assert shop.found("asaas") == []
     assert shop.balance()[0] == 211 * 11 * MICRO
-
-
-def pay_asaas(shop: Shop) -> str:
-    reference = f"{ACCOUNT}:small"
-    id_: str = shop.asaas.add_payment(5, status="RECEIVED", externalReference=reference)["id"]
-    return id_
 
 
 @pytest.mark.parametrize(
