@@ -7,7 +7,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterable
+import time
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -37,6 +38,7 @@ from tests.consumers.settling_room import LONG_AGO, Payments
 TENANT, ACCOUNT = "acme", "acct"
 SINCE = "2026-01-01"
 MICRO = 1_000_000
+WAIT_SECONDS_MAX = 60
 ROOT = Path(__file__).parents[2]
 Object = dict[str, Any]
 Done = subprocess.CompletedProcess[str]
@@ -270,3 +272,10 @@ class Shop:
 
 def at(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
+
+
+def wait_for(check: Callable[[], object]) -> None:
+    deadline = time.monotonic() + WAIT_SECONDS_MAX
+    while not check():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
