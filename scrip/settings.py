@@ -72,6 +72,11 @@ class Settings(BaseSettings):
         " its sandbox for tenants of mode test.",
     )
 
+    reconcile_api_key: SecretStr | None = Field(
+        default=None,
+        description="The provider's API key for `scrip reconcile`, in the place of the tenant's.",
+    )
+
     nats_monitor_url: str | None = Field(
         default=None,
         description="Where nats-server tells whether it writes to disk before it acknowledges.",

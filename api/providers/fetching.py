@@ -32,7 +32,7 @@ class AsaasPayments:
         api = await self._providers.asaas(tenant)
         payment = await api.payment(told.fetch)
         if not payment.get("externalReference"):
-            payment["externalReference"] = await _reference_of_link(api, payment)
+            payment["externalReference"] = await reference_of_link(api, payment)
         return asaas_facts.facts(told.delivery, told.type, payment)
 
 
@@ -41,7 +41,7 @@ def is_not_there(error: ProviderRefused) -> bool:
     return bool(error.facts["provider_code"] == NOT_THERE)
 
 
-async def _reference_of_link(api: AsaasApi, payment: dict[str, Any]) -> str | None:
+async def reference_of_link(api: AsaasApi, payment: dict[str, Any]) -> str | None:
     """Return the reference of the link by which it was paid: it may stand there alone."""
     link = payment.get("paymentLink")
     if not isinstance(link, str):

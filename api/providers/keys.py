@@ -114,7 +114,7 @@ async def put_key(
     if row is None:
         raise UnknownTenant(tenant)
     (livemode,) = row
-    hint = _checked_hint(provider, value.get_secret_value(), livemode=livemode)
+    hint = checked_hint(provider, value.get_secret_value(), livemode=livemode)
     sealed = structs.asdict(keys.seal(_place(tenant, provider), value))
     named = {"tenant": tenant, "provider": provider, "hint": hint}
     await connection.execute(UPSERT_KEY, named | sealed)
@@ -197,7 +197,8 @@ def _place(tenant: str, provider: Processor) -> Place:
     return Place(tenant=tenant, provider=provider, endpoint="", secret=SEALED_AS, purpose=PURPOSE)
 
 
-def _checked_hint(provider: Processor, text: str, *, livemode: bool) -> str:
+def checked_hint(provider: Processor, text: str, *, livemode: bool) -> str:
+    """Return how a key begins and ends, if it can be one of such a tenant. Raises BadKey."""
     begins, rule = RULES[provider, livemode]
     found = re.match(begins, text, re.ASCII)
     if found is None:

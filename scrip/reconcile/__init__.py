@@ -1,0 +1,1 @@
+"""What a provider says was paid and given back, held against what became of it here."""
