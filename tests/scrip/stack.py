@@ -111,13 +111,17 @@ class Running:
 
 
 @contextmanager
-def start(command: str, words: Sequence[str], folder: Path) -> Iterator[Running]:
+def start(command: str, words: Sequence[str], folder: Path, **settings: str) -> Iterator[Running]:
     """Run `scrip dev` or `scrip demo` in a folder, and stop it at the end."""
     output = folder.parent / f"{command}.out"
     program = [sys.executable, "-m", "scrip", command, "--data-dir", str(folder), *words]
     with output.open("wb") as file:
         process = subprocess.Popen(
-            program, stdout=file, stderr=file, env=ENVIRONMENT, start_new_session=True
+            program,
+            stdout=file,
+            stderr=file,
+            env={**ENVIRONMENT, **settings},
+            start_new_session=True,
         )
     running = Running(process, folder, output)
     try:
