@@ -11,6 +11,7 @@ import subprocess
 import threading
 import time
 from pathlib import Path
+from typing import Self
 
 import pytest
 from psycopg import AsyncConnection
@@ -40,11 +41,20 @@ class Terminal:
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End the command, if a test has failed before its end."""
+        self.process.kill()
+        self.process.wait()
+        self._reader.join()
+        os.close(self._watched)
+
     def end(self) -> tuple[int, str]:
         """Wait for its end; return its status and what was shown."""
         status = self.process.wait(timeout=60)
         self._reader.join()
-        os.close(self._watched)
         return status, b"".join(self._parts).decode()
 
     def _read(self) -> None:
@@ -60,12 +70,13 @@ def test_ctrl_c_ends_a_run_that_then_goes_on_after_its_last_page(shop: Shop) -> 
         shop.pay_asaas()
     asaas, notes = shop.asaas, shop.folder / NOTES.format("asaas")
     asaas.slow_down(1, "0")
-    terminal = Terminal(shop.command("asaas"), shop.environment("asaas"), shop.folder)
-    wait_for(lambda: len(asaas.requests) >= 3)  # One was refused: two pages are asked for.
-    asaas.slow_down(1, "60")
-    wait_for(lambda: not asaas.faults)
-    terminal.process.send_signal(signal.SIGINT)
-    status, shown = terminal.end()
+    watched = shop.command("asaas"), shop.environment("asaas"), shop.folder
+    with Terminal(*watched) as terminal:
+        wait_for(lambda: len(asaas.requests) >= 3)  # One was refused: two pages are asked for.
+        asaas.slow_down(1, "60")
+        wait_for(lambda: not asaas.faults)
+        terminal.process.send_signal(signal.SIGINT)
+        status, shown = terminal.end()
     assert status == 2
     assert "payments" in shown  # The bar.
     assert "interrupted" in shown
@@ -74,13 +85,13 @@ def test_ctrl_c_ends_a_run_that_then_goes_on_after_its_last_page(shop: Shop) -> 
     assert pages in {2, 3}
 
     asaas.requests.clear()
-    asaas.slow_down(1, "2")
-    terminal = Terminal(shop.command("asaas"), shop.environment("asaas"), shop.folder)
-    wait_for(lambda: asaas.requests)
-    refused_at = time.monotonic()
-    wait_for(lambda: len(asaas.requests) > 1)
-    assert time.monotonic() - refused_at > 1.9  # It paused for as long as it was told to.
-    status, shown = terminal.end()
+    asaas.slow_down(1, "1")
+    with Terminal(*watched) as terminal:
+        wait_for(lambda: asaas.requests)
+        refused_at = time.monotonic()
+        wait_for(lambda: len(asaas.requests) > 1)
+        assert time.monotonic() - refused_at > 0.95  # It paused for as long as it was told to.
+        status, shown = terminal.end()
     assert status == 1
     assert "going on with the run of" in shown
     assert "350 payments compared, 350 differences" in shown
