@@ -220,7 +220,7 @@ class ReferralExists(LedgerError):
 
 
 class SelfReferral(LedgerError):
-    """No account is brought by itself, or by one that it has brought."""
+    """Nobody brings himself, by another account of the same customer or in a circle."""
 
     code, status = "self_referral", 409
 

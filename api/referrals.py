@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 from psycopg import AsyncConnection
-from psycopg.rows import class_row, scalar_row
+from psycopg.rows import class_row
 
 from api.answers import Decimals
 from api.fields import Name
@@ -40,6 +40,20 @@ WITH RECURSIVE above AS (
     SELECT r.referrer FROM scrip.referrals r JOIN above a ON r.account = a.referrer
     WHERE r.tenant = %(tenant)s)
 SELECT 1 FROM above WHERE referrer = %(account)s
+"""
+# A customer may pay for several accounts: the one that a payment names. All of them are his.
+SELECT_OWNER_OF_BOTH = """
+WITH owned AS (
+    SELECT account, unnest(owners) AS owner FROM scrip.payments
+    WHERE tenant = %(tenant)s AND account IN (%(account)s, %(referrer)s)
+    UNION
+    SELECT account, unnest(owners) FROM scrip.subscriptions
+    WHERE tenant = %(tenant)s AND account IN (%(account)s, %(referrer)s)
+    UNION
+    SELECT account, owner FROM scrip.account_links
+    WHERE tenant = %(tenant)s AND account IN (%(account)s, %(referrer)s))
+SELECT 1 FROM owned a JOIN owned b USING (owner)
+WHERE a.account = %(account)s AND b.account = %(referrer)s LIMIT 1
 """
 INSERT_REFERRAL = """
 INSERT INTO scrip.referrals (tenant, account, referrer, by, reward_version, referrer_amount,
@@ -91,9 +105,7 @@ async def _put(call: Call, connection: AsyncConnection[Any], asked: ReferrerIn) 
         if held.referrer != referrer:
             raise ReferralExists(referrer=held.referrer)
         return _answer(held)
-    async with connection.cursor(row_factory=scalar_row) as cursor:
-        brought = await (await cursor.execute(SELECT_BROUGHT, named)).fetchone()
-    if account == referrer or brought is not None:
+    if account == referrer or await _are_one(connection, named):
         raise SelfReferral(account=account, referrer=referrer)
     now = call.room.deps.writer.clock()
     catalog = await call.room.ledger.catalog(call.tenant)
@@ -105,6 +117,14 @@ async def _put(call: Call, connection: AsyncConnection[Any], asked: ReferrerIn) 
             grant = _reward(row, amount)
             await owe(connection, call.tenant, whose, [grant], now, once=True)
     return _answer(row)
+
+
+async def _are_one(connection: AsyncConnection[Any], named: dict[str, str]) -> bool:
+    """Tell whether one has brought the other before, or one customer has both."""
+    for query in (SELECT_BROUGHT, SELECT_OWNER_OF_BOTH):
+        if await (await connection.execute(query, named)).fetchone() is not None:
+            return True
+    return False
 
 
 def _referral(

@@ -29,7 +29,9 @@ ON CONFLICT DO NOTHING
 """
 SELECT_CONNECTED: Final = """
 WITH RECURSIVE connected (ref) AS (
-    SELECT r.ref FROM scrip.payment_refs r WHERE r.tenant = %(tenant)s AND r.fact = %(fact)s
+    (SELECT unnest(%(refs)s::text[])
+     UNION
+     SELECT r.ref FROM scrip.payment_refs r WHERE r.tenant = %(tenant)s AND r.fact = %(fact)s)
     UNION
     SELECT theirs.ref
     FROM connected c
@@ -41,22 +43,6 @@ FROM scrip.payment_facts f
 WHERE f.tenant = %(tenant)s AND (f.id = %(fact)s OR f.id IN (
     SELECT r.fact FROM connected c
     JOIN scrip.payment_refs r ON r.tenant = %(tenant)s AND r.ref = c.ref))
-ORDER BY f.id
-"""
-SELECT_BY_REFS: Final = """
-WITH RECURSIVE connected (ref) AS (
-    SELECT unnest(%(refs)s::text[])
-    UNION
-    SELECT theirs.ref
-    FROM connected c
-    JOIN scrip.payment_refs ours ON ours.tenant = %(tenant)s AND ours.ref = c.ref
-    JOIN scrip.payment_refs theirs ON theirs.tenant = %(tenant)s AND theirs.fact = ours.fact
-)
-SELECT f.fact
-FROM scrip.payment_facts f
-WHERE f.tenant = %(tenant)s AND f.id IN (
-    SELECT r.fact FROM connected c
-    JOIN scrip.payment_refs r ON r.tenant = %(tenant)s AND r.ref = c.ref)
 ORDER BY f.id
 """
 
@@ -102,18 +88,12 @@ async def keep_facts(connection: AsyncConnection[Any], told: Iterable[Told]) -> 
 
 
 async def connected_facts(
-    connection: AsyncConnection[Any], tenant: str, fact: str
+    connection: AsyncConnection[Any],
+    tenant: str,
+    fact: str | None = None,
+    refs: Iterable[str] = (),
 ) -> list[PaymentFact]:
-    """Return a fact and all that are connected to it by their refs, however far; sorted by id."""
+    """Return a fact, and all that are connected to it or to any of `refs`, however far, by id."""
     async with connection.cursor(row_factory=scalar_row, binary=True) as cursor:
-        await cursor.execute(SELECT_CONNECTED, {"tenant": tenant, "fact": fact})
-        return [_decoder.decode(row) for row in await cursor.fetchall()]
-
-
-async def facts_by_refs(
-    connection: AsyncConnection[Any], tenant: str, refs: Iterable[str]
-) -> list[PaymentFact]:
-    """Return all facts that are connected, however far, to any of these refs; sorted by id."""
-    async with connection.cursor(row_factory=scalar_row, binary=True) as cursor:
-        await cursor.execute(SELECT_BY_REFS, {"tenant": tenant, "refs": list(refs)})
+        await cursor.execute(SELECT_CONNECTED, {"tenant": tenant, "fact": fact, "refs": list(refs)})
         return [_decoder.decode(row) for row in await cursor.fetchall()]

@@ -28,6 +28,7 @@ from ledger.domain.free_plan import PLAN
 from ledger.domain.offers import Plan
 from ledger.domain.rollover import trial
 from ledger.domain.settled import Entitlement
+from ledger.domain.values import CREDITS_MAX
 from ledger.owed_grants import owe
 from ledger.records import Order
 from ledger.writer import Writer
@@ -213,9 +214,13 @@ async def _carry(
 def _period(row: Row, catalog: Catalog) -> PaidPeriod:
     told = msgspec.json.decode(row.told, type=Entitlement)
     terms = _terms(catalog, row.offer or told.offer, row.starts_at)
+    terms = terms or Plan(name="unknown", credits=0)
+    if terms.rollover_max is not None:
+        most = min(terms.rollover_max * told.quantity, CREDITS_MAX)
+        terms = replace(terms, rollover_max=most)
     return PaidPeriod(
         payment=row.payment,
-        terms=terms or Plan(name="unknown", credits=0),
+        terms=terms,
         starts_at=row.starts_at,
         ends_at=row.ends_at,
         expires_at=told.expires_at,

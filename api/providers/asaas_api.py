@@ -74,8 +74,11 @@ class AsaasApi:
         if since is not None:
             params["dateCreated[ge]"] = since.isoformat()
         listed = await self._ask("GET", "/payments", params=params)
-        data = listed["data"]
-        return Page(data, offset + len(data) if listed["hasMore"] and data else None)
+        try:
+            data, has_more = list(listed["data"]), bool(listed["hasMore"])
+        except (KeyError, TypeError):
+            raise ProviderUnavailable(provider="asaas") from None
+        return Page(data, offset + len(data) if has_more and data else None)
 
     async def pages(
         self, *, offset: int = 0, since: date | None = None, **filters: Any

@@ -126,7 +126,10 @@ class StripeApi:
             params["created"] = {"gte": int(since.timestamp())}
         service = self._service(kind)
         listed = await self._ask(lambda: service.list_async(params))
-        return Page(listed["data"], listed["has_more"])
+        try:
+            return Page(list(listed["data"]), bool(listed["has_more"]))
+        except (KeyError, TypeError):
+            raise ProviderUnavailable(provider="stripe") from None
 
     async def pages(
         self,

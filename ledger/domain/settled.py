@@ -79,6 +79,8 @@ class Entitlement(Struct, frozen=True, kw_only=True, omit_defaults=True):
     starts_at: datetime | None = None
     ends_at: datetime | None = None
     """The period, `[start, end)`; None for a pack."""
+    quantity: int = 1
+    """How many of the plan: so many times its cap may go over at the end of the period."""
     source: Source
 
 

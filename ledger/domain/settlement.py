@@ -311,6 +311,7 @@ def _of_payment(
         subscription=None if ends_at is None else subscription,
         starts_at=None if ends_at is None else starts_at,
         ends_at=ends_at,
+        quantity=1 if ends_at is None else quantity,
         source=Source("payment", key),
     )
 
@@ -336,6 +337,7 @@ def _of_period(
         subscription=subscription,
         starts_at=starts_at,
         ends_at=ends_at,
+        quantity=biggest.line.quantity,
         source=Source("subscription", subscription),
     )
 

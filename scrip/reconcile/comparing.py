@@ -16,7 +16,7 @@ from msgspec import Struct
 from psycopg import AsyncConnection
 
 from api.providers.telling import redated
-from consumers.fact_book import facts_by_refs
+from consumers.fact_book import connected_facts
 from ledger.domain.facts import PaymentFact, Purchase
 from ledger.domain.settled import Alert, Entitlement, Offers, Settlement
 from ledger.domain.settlement import settle
@@ -122,7 +122,7 @@ async def _groups(
     known: dict[str, PaymentFact] = {}
     for number, group in enumerate(apart, start=1):
         refs = {ref for fact in group for ref in fact.refs}
-        known |= {fact.id: fact for fact in await facts_by_refs(connection, tenant, refs)}
+        known |= {fact.id: fact for fact in await connected_facts(connection, tenant, refs=refs)}
         progress.compared(number, len(apart))
     return [
         Group(

@@ -14,6 +14,14 @@ from consumers.plans import grant_due
 from tests.api.room import Answer, Service, Tenant
 
 REWARD = "/v1/catalog/referral-reward"
+INSERT_FACT = """
+INSERT INTO scrip.payment_facts (tenant, id, provider, type, delivery, occurred_at, fact)
+VALUES (%(tenant)s, %(payment)s, 'stripe', 'checkout.session.completed', 'evt', now(), '{}')
+"""
+INSERT_PAYMENT = """
+INSERT INTO scrip.payments (tenant, payment, fact, revision, owners, account, state, told, amount)
+VALUES (%(tenant)s, %(payment)s, %(payment)s, 1, %(owners)s, %(account)s, 'applied', '{}', 1)
+"""
 
 
 def work(service: Service) -> None:
@@ -90,6 +98,35 @@ def test_nobody_brings_himself_nor_those_who_brought_him(tenant: Tenant) -> None
     for brought_by in (b, c):
         refused = refer(tenant, a, brought_by)
         assert (refused.status, refused.code) == (409, "self_referral")
+
+
+def pay(service: Service, tenant: Tenant, account: str, customer: str) -> None:
+    """Let a payment of a customer be applied to an account."""
+    name = account.removeprefix("/v1/accounts/")
+    row = {
+        "tenant": tenant.name,
+        "payment": f"stripe:session:{name}",
+        "owners": [f"account:{name}", f"stripe:customer:{customer}"],
+        "account": name,
+    }
+    with service.database() as connection:
+        connection.execute(INSERT_FACT, row)
+        connection.execute(INSERT_PAYMENT, row)
+
+
+def test_the_accounts_of_one_customer_do_not_bring_each_other(
+    service: Service, tenant: Tenant
+) -> None:
+    a, b, c, d = (tenant.account() for _ in range(4))
+    for account, customer in ((a, "cus_1"), (b, "cus_1"), (c, "cus_2")):
+        pay(service, tenant, account, customer)
+    owner = "stripe:customer:cus_2"
+    linked = tenant.admin.put(f"/v1/links/{owner}", {"account": d.removeprefix("/v1/accounts/")})
+    assert linked.status == 200, linked.body
+    for brought, by in ((a, b), (b, a), (c, d), (d, c)):
+        refused = refer(tenant, brought, by)
+        assert (refused.status, refused.code) == (409, "self_referral")
+    assert refer(tenant, c, a).status == 200
 
 
 def test_both_accounts_must_be_there(tenant: Tenant) -> None:

@@ -20,6 +20,8 @@ import pytest
 from api.keys import create_key, create_tenant
 from api.sealing import new_key
 from scrip.embedded import DatabaseUrls, EmbeddedPostgres
+from scrip.provider_server.book import Fault
+from scrip.provider_server.server import ProviderServer
 from scrip.settings import VARIABLES
 from scrip.spawn import free_port
 from tests.api.room import WAIT_SECONDS_MAX, Answer, Client
@@ -29,6 +31,9 @@ STRIPE = "whsec_CanaryOfStripe0123456789ab"
 CLERK = "whsec_CanaryOfClerkCanaryOfClerkCanaryOfClerkq"[:46]
 ASAAS = "CanaryOfAsaas9Zq4Xw2Lk8Vt6Rp3Mn1Bd5F"
 REFUSED = "CanaryRefused"
+STRIPE_KEY = "sk_live_CanaryOfStripeKey01"
+ASAAS_KEY = "$aact_prod_CanaryOfAsaasKey01"
+GIVEN = (STRIPE, CLERK, ASAAS, STRIPE_KEY, ASAAS_KEY)
 Done = subprocess.CompletedProcess[str]
 
 
@@ -184,6 +189,42 @@ def _over_http(admin: Client, urls: DatabaseUrls) -> tuple[list[Answer], str]:
     return answers, users.body["secret"]
 
 
+def _with_provider_keys(admin: Client, urls: DatabaseUrls, server: ProviderServer) -> list[Answer]:
+    """Put API keys of providers, rightly and wrongly, and have them used; return all answers."""
+    assert admin.put("/v1/accounts/a").status == 201
+    ids = {"stripe": [server.stripe.add_price(900)["id"]], "asaas": ["small"]}
+    small = {"name": "Small", "credits": "1", "price": {"amount": 9, "currency": "BRL"}}
+    assert admin.put("/v1/catalog/packs/small", small | {"providers": ids}).status == 200
+    answers = []
+    for book, provider, value in (
+        (server.stripe, "stripe", STRIPE_KEY),
+        (server.asaas, "asaas", ASAAS_KEY),
+    ):
+        path = f"/v1/providers/{provider}"
+        cart = {"account": "a", "pack": "small", "success_url": "https://example.com"}
+        answers.append(admin.put(path, {"api_key": value}))
+        assert answers[-1].status == 200
+        for bad in (REFUSED, [value], f"{value}ä", f"{value} {value}"):
+            answers.append(admin.put(path, {"api_key": bad}))
+            assert answers[-1].status == 422
+        # Refused, asked too often, broken, taken: the key is used each time.
+        codes = []
+        for key, fault in (("another", None), (value, 429), (value, 500), (value, None)):
+            book.key = key
+            book.faults.clear()
+            book.faults.extend([] if fault is None else [Fault(status=fault)] * 9)
+            answers.append(admin.post("/v1/checkout", cart | {"provider": provider}))
+            codes.append(answers[-1].status)
+        assert codes == [502, 503, 503, 201]
+        answers.append(admin.get(path))
+    with psycopg.connect(urls.owner_url, autocommit=True) as owner:
+        owner.execute("REVOKE INSERT ON scrip.provider_keys FROM scrip_app")
+        answers.append(admin.put("/v1/providers/stripe", {"api_key": STRIPE_KEY}))
+        assert answers[-1].status == 500
+        owner.execute("GRANT INSERT ON scrip.provider_keys TO scrip_app")
+    return answers
+
+
 def _spellings(secret: str) -> list[bytes]:
     text = secret.encode()
     return [text, text.hex().encode(), b64encode(text).rstrip(b"=")[:-1]]
@@ -201,10 +242,13 @@ def test_a_secret_that_went_in_comes_out_nowhere(
     assert scrip("list").returncode == 0
     with psycopg.connect(acme.app_url, autocommit=True) as connection:
         _, admin_key = create_key(connection, "acme", "admin")
-    with _serving(scrip.environment, log) as base_url:
-        admin = Client(base_url, admin_key)
-        answers, generated = _over_http(admin, acme)
-        admin.http.close()
+    with ProviderServer() as server:
+        asked = {"SCRIP_STRIPE_API_URL": server.stripe_url, "SCRIP_ASAAS_API_URL": server.asaas_url}
+        with _serving(scrip.environment | asked, log) as base_url:
+            admin = Client(base_url, admin_key)
+            answers, generated = _over_http(admin, acme)
+            answers += _with_provider_keys(admin, acme, server)
+            admin.http.close()
     for words in (("add-secret", made["id"]), ("create", "--tenant", "a", "--provider", "stripe")):
         broken = Operator(postgres_server.urls("none"), keys)
         assert broken(*words, secret=STRIPE).returncode == 1
@@ -215,7 +259,8 @@ def test_a_secret_that_went_in_comes_out_nowhere(
         check=True,
     ).stdout
     assert dumped.count(b"INSERT INTO scrip.webhook_secrets") == 5
-    assert dumped.count(b"INSERT INTO scrip.changes") == 4
+    assert dumped.count(b"INSERT INTO scrip.provider_keys") == 2
+    assert dumped.count(b"INSERT INTO scrip.changes") == 8
     assert b"Traceback" in log.read_bytes()
     places = {
         "the log": log.read_bytes(),
@@ -223,7 +268,7 @@ def test_a_secret_that_went_in_comes_out_nowhere(
         "an answer": b"\n".join(answer.raw + str(answer.headers).encode() for answer in answers),
         "a terminal": "\n".join(scrip.printed).encode(),
     }
-    wanted = [part for secret in (STRIPE, CLERK, ASAAS, generated) for part in _spellings(secret)]
+    wanted = [part for secret in (*GIVEN, generated) for part in _spellings(secret)]
     wanted += [b"CanaryOf", keys.partition(":")[2].encode()]
     for place, content in places.items():
         assert not [one for one in wanted if one in content], place

@@ -157,6 +157,7 @@ class World:
         reversed_: int = 0,
         frozen: bool = False,
         subscription: str = "sub",
+        quantity: int = 1,
     ) -> str:
         """Have a period of a plan paid, refunded or disputed; return the id of its grant."""
         key = f"stripe:subscription:{subscription}:{int(ends_at.timestamp())}"
@@ -165,7 +166,8 @@ class World:
             offer="pro",
             kind=terms.kind,
             priority=terms.priority,
-            credits=terms.credits,
+            credits=terms.credits * quantity,
+            quantity=quantity,
             reversed=reversed_,
             frozen=frozen,
             effective_at=starts_at,

@@ -108,6 +108,23 @@ def test_it_goes_over_once_the_next_period_is_paid_and_this_one_has_ended(room: 
         assert len(one.events()) == before
 
 
+def test_of_three_plans_three_times_the_cap_goes_over(room: Room) -> None:
+    with world(room, START) as one:
+        one.put_plan("pro", CAPPED)
+        one.open()
+        one.pay(START, month(1), CAPPED, quantity=3)
+        one.spend(90)
+        one.at(month(1))
+        second = one.pay(month(1), month(2), CAPPED)
+        one.tick()
+        assert one.grants()[piece(second, month(1))].amount == 180
+        one.at(month(2))
+        third = one.pay(month(2), month(3), CAPPED)
+        one.tick()
+        over = [g.amount for name, g in one.grants().items() if name.startswith(f"{third}~")]
+        assert sum(over) == 60
+
+
 def test_nothing_goes_over_if_no_later_period_is_ever_paid(room: Room) -> None:
     with world(room, START) as one:
         first = begun(one)

@@ -14,6 +14,7 @@ from pydantic import SecretStr
 from api.provider_problems import ProviderRefused, ProviderUnavailable
 from api.providers.asaas_api import AsaasApi
 from api.providers.patience import Patience
+from scrip.provider_server.book import Fault
 from scrip.provider_server.server import ASAAS_KEY, ProviderServer
 
 T = TypeVar("T")
@@ -86,3 +87,9 @@ def test_payments_are_read_page_by_page(providers: ProviderServer) -> None:
     pages = ask(providers, all_pages)
     assert [len(page) for page in pages] == [100, 100, 5]
     assert [one["id"] for page in pages for one in page] == made[::-1]
+
+
+def test_an_answer_that_is_no_list_is_none(providers: ProviderServer) -> None:
+    providers.asaas.faults.append(Fault(status=200))
+    with pytest.raises(ProviderUnavailable):
+        ask(providers, lambda api: api.page())

@@ -13,6 +13,7 @@ from pydantic import SecretStr
 from api.provider_problems import PaymentDeclined, ProviderRefused, ProviderUnavailable
 from api.providers.patience import Patience
 from api.providers.stripe_api import StripeApi, StripeHttp
+from scrip.provider_server.book import Fault
 from scrip.provider_server.server import STRIPE_KEY, ProviderServer
 
 T = TypeVar("T")
@@ -164,6 +165,12 @@ def test_lists_go_back_no_further_than_is_asked_for(providers: ProviderServer) -
     page = ask(providers, lambda api: api.page("refunds", since=since))
     assert [one["id"] for one in page.data] == [new]
     assert not page.has_more
+
+
+def test_an_answer_that_is_no_list_is_none(providers: ProviderServer) -> None:
+    providers.stripe.faults.append(Fault(status=200))
+    with pytest.raises(ProviderUnavailable):
+        ask(providers, lambda api: api.page("refunds"))
 
 
 def test_a_card_that_is_declined_is_told_as_that_and_kept(providers: ProviderServer) -> None:
