@@ -107,10 +107,9 @@ def test_another_tenant_sees_and_uses_nothing_of_it(service: Service, tenant: Te
     assert stranger.admin.get(PATH).code == "provider_key_not_found"
     assert opened(service, stranger.name, "stripe") is None
     with service.database() as connection:
+        # All of it, with its nonce: only the tenant that it was sealed for is another.
         connection.execute(
-            "INSERT INTO scrip.provider_keys (tenant, provider, key_id, nonce, ciphertext, hint)"
-            " SELECT %(to)s, provider, key_id, '\\x000000000000000000000000', ciphertext, hint"
-            " FROM scrip.provider_keys WHERE tenant = %(of)s",
+            "UPDATE scrip.provider_keys SET tenant = %(to)s WHERE tenant = %(of)s",
             {"to": stranger.name, "of": tenant.name},
         )
     with pytest.raises(SecretsUnreadable):
