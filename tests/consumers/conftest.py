@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from ledger.migrate import migrate
 from ledger.store import Store
 from ledger.writer import Writer
 from scrip.embedded import EmbeddedNats, EmbeddedPostgres
@@ -35,14 +34,6 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
 
     asyncio.run(run())
     return True
-
-
-@pytest.fixture(scope="session")
-def ledger_template(postgres_server: EmbeddedPostgres) -> str:
-    """Return the name of a database with our schema, to make others from."""
-    urls = postgres_server.create_database("consumers_template")
-    migrate(urls.owner_url, "scrip_app")
-    return urls.name
 
 
 @pytest.fixture

@@ -9,21 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from ledger.migrate import migrate
 from scrip.embedded import EmbeddedNats, EmbeddedPostgres
 from scrip.provider_server.server import ProviderServer
 from tests.nats_streams import delete_streams
 from tests.reconcile.shop import Shop
 
 _numbers = itertools.count(1)
-
-
-@pytest.fixture(scope="session")
-def ledger_template(postgres_server: EmbeddedPostgres) -> str:
-    """Return the name of a database with our schema, to make others from."""
-    urls = postgres_server.create_database("reconcile_template")
-    migrate(urls.owner_url, "scrip_app")
-    return urls.name
 
 
 @pytest.fixture
