@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from ledger.domain.entities import GrantKind, GrantStatus, OperationStatus
+from ledger.domain.entities import GrantKind, GrantStatus, OperationStatus, Overage
 
 Decimals = Annotated[str, Meta(pattern=r"^-?[0-9]+(\.[0-9]{1,6})?$", examples=["12.5"])]
 Position = Annotated[
@@ -314,6 +314,7 @@ class FeatureOut(Struct, kw_only=True):
     name: str
     unit: str
     unit_price: Decimals | None
+    overage: Annotated[Overage | UnsetType, Meta(description="Absent: `reject`.")] = UNSET
 
 
 class FeatureAnswer(FeatureOut, kw_only=True):

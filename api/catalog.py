@@ -35,6 +35,7 @@ from api.versions import (
 )
 from ledger.domain.catalog_events import FeatureSet, RateCardSet
 from ledger.domain.commands import SetFeature, SetRateCard, SetRefundPolicy
+from ledger.domain.entities import Overage
 from ledger.domain.errors import InvalidCommand
 from ledger.domain.values import REGRANT_DAYS_MAX
 
@@ -50,6 +51,10 @@ class FeatureIn(Asked, frozen=True, kw_only=True):
         AmountOrZero | UnsetType | None,
         Meta(description="0 is a price: free. Without one, a quantity cannot be priced."),
     ] = UNSET
+    overage: Annotated[
+        Overage,
+        Meta(description="Of captures and deductions that do not say it: refuse what is too much."),
+    ] = "reject"
     reason: Reason | None = None
 
     def command(self, target: str | None) -> SetFeature:
@@ -57,7 +62,11 @@ class FeatureIn(Asked, frozen=True, kw_only=True):
         assert target is not None
         price = UNSET if self.unit_price is None else self.unit_price
         return SetFeature(
-            feature=target, name=self.name, unit=self.unit, unit_price=millionths(price)
+            feature=target,
+            name=self.name,
+            unit=self.unit,
+            unit_price=millionths(price),
+            overage=self.overage,
         )
 
 

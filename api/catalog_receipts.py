@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any, Final, assert_never
 
-from msgspec import Struct
+from msgspec import UNSET, Struct
 from msgspec.structs import astuple
 
 from api import answers, offer_answers
@@ -72,6 +72,8 @@ def feature_members(event: FeatureSet) -> dict[str, Any]:
         "name": event.name,
         "unit": event.unit,
         "unit_price": None if price is None else decimal(price),
+        # Answers from before it could be put stay as they were.
+        "overage": UNSET if event.overage == "reject" else event.overage,
     }
 
 

@@ -31,8 +31,12 @@ class DeductionIn(Charged, frozen=True, kw_only=True):
     id: NewId = None
     at_least: AtLeast = UNSET
     overage: Annotated[
-        Overage, Meta(description="With `debt`, what the account has not got becomes debt.")
-    ] = "reject"
+        Overage | None,
+        Meta(
+            description="With `debt`, what the account has not got becomes debt."
+            " Null: as the feature says."
+        ),
+    ] = None
     actor: Text | None = None
     job: Text | None = None
     metadata: Metadata = {}

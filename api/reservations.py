@@ -80,12 +80,12 @@ class CaptureIn(Charged, frozen=True, kw_only=True):
 
     final: Annotated[bool, Meta(description="Close the reservation and give the rest back.")] = True
     overage: Annotated[
-        Overage,
+        Overage | None,
         Meta(
             description="If it is more than is still set aside, or the reservation has expired:"
-            " refuse, draw on what is available, or make debt."
+            " refuse, draw on what is available, or make debt. Null: as the feature says."
         ),
-    ] = "reject"
+    ] = None
 
     def command(self, target: str | None) -> Capture:
         """Return the command."""

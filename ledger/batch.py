@@ -13,8 +13,8 @@ from ledger.append import Append, Appended, Rows
 from ledger.cache import Cache, Entry
 from ledger.codec import NAME_OF, encode
 from ledger.domain.catalog import Catalog
-from ledger.domain.commands import AccountCommand, Refund, Settle, TenantCommand
-from ledger.domain.decide import NO_PRICES, decide, is_by_time, recalled_by
+from ledger.domain.commands import AccountCommand, Settle, TenantCommand
+from ledger.domain.decide import NO_PRICES, asks_catalog, decide, is_by_time, recalled_by
 from ledger.domain.entities import Balance
 from ledger.domain.errors import IdempotencyMismatch, InternalError, LedgerError
 from ledger.domain.events import Event, subject_of
@@ -146,7 +146,11 @@ class Batch:
         wanted = {pending.stream: pending.is_catalog for pending in pendings}
         for pending in pendings:
             order = pending.order
-            if order is not None and not pending.is_catalog and asks_catalog(order.command):
+            if (
+                order is not None
+                and not pending.is_catalog
+                and asks_catalog(cast("AccountCommand", order.command))
+            ):
                 wanted[stream_id(order.tenant, None)] = True
         reads = (pending.stream for pending in pendings if pending.read is not None)
         self.cache.load(session, wanted, self.number, wanted if session.locked else set(reads))
@@ -359,12 +363,6 @@ class Batch:
     def count_written(self, undone: set[Entry]) -> int:
         """Return how many events were written."""
         return sum(entry not in undone for entry in self._places)
-
-
-def asks_catalog(command: AccountCommand | TenantCommand) -> bool:
-    """Tell whether deciding `command` asks the tenant's prices or its policy."""
-    charge = getattr(command, "charge", None)
-    return isinstance(command, Refund) if charge is None else charge.amount is None
 
 
 def _outcome(decided: Decided, position: int) -> Outcome:

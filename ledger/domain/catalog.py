@@ -28,6 +28,7 @@ from ledger.domain.commands import (
     SetRefundPolicy,
 )
 from ledger.domain.costs import checked_rates
+from ledger.domain.entities import Overage
 from ledger.domain.errors import InvalidCommand
 from ledger.domain.offering import Offer, check_only_fallback, check_only_seller, in_force
 from ledger.domain.offers import Provider, check_pack, check_plan
@@ -113,6 +114,12 @@ def first_offer_of(catalog: Catalog, provider: Provider, provider_id: str) -> Of
     return min(sold, key=lambda one: one.effective_at, default=None)
 
 
+def overage_of(catalog: Catalog, feature: str | None) -> Overage:
+    """Return what becomes of what is too much for a feature, where the command does not say so."""
+    versions = () if feature is None else catalog.features.get(feature, ())
+    return versions[-1].overage if versions else "reject"
+
+
 def decide_catalog(catalog: Catalog, command: CatalogCommand, now: datetime) -> CatalogEvent:
     """Return the new version that `command` makes at `now`."""
     match command:
@@ -124,6 +131,7 @@ def decide_catalog(catalog: Catalog, command: CatalogCommand, now: datetime) -> 
                 name=command.name,
                 unit=command.unit,
                 unit_price=command.unit_price,
+                overage=command.overage,
             )
         case SetRateCard():
             return _rate_card(catalog, command)

@@ -9,7 +9,7 @@ from datetime import datetime
 
 from msgspec import Struct
 
-from ledger.domain.entities import Rates
+from ledger.domain.entities import Overage, Rates
 from ledger.domain.offers import Pack, Plan
 from ledger.domain.values import Credits
 
@@ -24,6 +24,8 @@ class FeatureSet(
     name: str
     unit: str = "unit"
     unit_price: Credits | None = None
+    overage: Overage = "reject"
+    """What becomes of too large a capture or deduction that does not say so itself."""
 
 
 class RateCardSet(

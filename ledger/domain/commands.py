@@ -83,7 +83,8 @@ class Capture(Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True, g
     reservation: str
     charge: Charge
     final: bool = True
-    overage: Overage = "reject"
+    overage: Overage | None = None
+    """None: as the catalog says for the feature."""
 
 
 class CaptureUpTo(Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True, gc=False):
@@ -122,7 +123,8 @@ class Deduct(Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True, gc
     id: str | None = None
     charge: Charge
     at_least: Credits | None = None
-    overage: Overage = "reject"
+    overage: Overage | None = None
+    """None: as the catalog says for the feature."""
     actor: str | None = None
     job: str | None = None
     metadata: dict[str, str] = {}
@@ -156,6 +158,7 @@ class SetFeature(Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True
     name: str
     unit: str = "unit"
     unit_price: Credits | None = None
+    overage: Overage = "reject"
 
 
 class SetRateCard(Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True, gc=False):

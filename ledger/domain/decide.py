@@ -149,6 +149,25 @@ def recalled_by(command: AccountCommand) -> str | None:
             return None
 
 
+def asks_catalog(command: AccountCommand) -> bool:
+    """Tell whether deciding `command` asks the tenant's prices, its overages or its policy."""
+    match command:
+        case Refund():
+            return True
+        case Capture():
+            # The feature that says what becomes of too much may be that of its reservation.
+            return command.charge.amount is None or command.overage is None
+        case Deduct(charge=charge):
+            says = command.overage is not None or charge.feature is None
+            return charge.amount is None or not says
+        case Reserve():
+            return command.charge.amount is None
+        case CaptureUpTo(charge=charge):
+            return charge is not None and charge.amount is None
+        case _:
+            return False
+
+
 def _act(
     account: Account, command: AccountCommand, now: datetime, key: str, prices: Catalog
 ) -> tuple[AccountEvent, ...]:

@@ -17,7 +17,7 @@ from ledger.domain.bounds import (
     check_slices,
 )
 from ledger.domain.burndown import burn_down, give_back, joined, owed_if_spent, take
-from ledger.domain.catalog import Catalog
+from ledger.domain.catalog import Catalog, overage_of
 from ledger.domain.commands import (
     Capture,
     CaptureUpTo,
@@ -94,7 +94,7 @@ def deduct(account: Account, command: Deduct, key: str, prices: Catalog) -> Cred
     feature = price.feature if price else command.charge.feature
     draws, short = burn_down(account.payers(feature), asked)
     debt = short
-    if command.overage != "debt":
+    if short and (command.overage or overage_of(prices, feature)) != "debt":
         debt, short = _on_overdraft(account, short)
         if short:
             _accept_less(command.at_least, asked, short)
@@ -124,7 +124,10 @@ def capture(account: Account, command: Capture, prices: Catalog) -> ReservationC
         raise ReservationClosed(reservation=operation.id, reservation_status=operation.status)
     amount, price = rate(command.charge, prices, operation.price, operation.feature)
     excess = amount - operation.remaining
-    if excess > 0 and command.overage == "reject":
+    overage = command.overage
+    if overage is None:
+        overage = overage_of(prices, price.feature if price else operation.feature)
+    if excess > 0 and overage == "reject":
         if late:
             raise ReservationExpiredAlready(
                 reservation=operation.id, expired_at=operation.expires_at
@@ -133,7 +136,7 @@ def capture(account: Account, command: Capture, prices: Catalog) -> ReservationC
             reservation=operation.id, asked=amount, remaining=operation.remaining
         )
     status: OperationStatus = "captured" if command.final else operation.status
-    return _captured(account, operation, amount, price, overage=command.overage, status=status)
+    return _captured(account, operation, amount, price, overage=overage, status=status)
 
 
 def capture_up_to(

@@ -148,6 +148,30 @@ def test_any_version_of_the_catalog_can_be_read(tenant: Tenant) -> None:
     assert tenant.reader.get("/v1/catalog/refund-policy").body["regrant_days"] == 30
 
 
+def test_what_a_feature_says_of_too_much_rules_where_nothing_else_is_said(tenant: Tenant) -> None:
+    path = "/v1/catalog/features/image"
+    tenant.admin.put(path, {"name": "Image", "overage": "debt"})
+    assert tenant.reader.get(path).body["overage"] == "debt"
+    account = tenant.account("10")
+    reserved = {"id": "r", "feature": "image", "amount": "5"}
+    assert tenant.service.post(f"{account}/reservations", reserved).status == 201
+    capture = f"{account}/reservations/r/capture"
+    refused = tenant.service.post(capture, {"amount": "12", "overage": "reject"})
+    assert refused.code == "capture_exceeds_reservation"
+    captured = tenant.service.post(capture, {"amount": "12"})
+    assert (captured.status, captured.body["debt"]) == (200, "2")
+    spent = tenant.service.post(f"{account}/deductions", {"feature": "image", "amount": "1"})
+    assert (spent.status, spent.body["balance"]["debt"]) == (201, "3")
+    other = tenant.service.post(f"{account}/deductions", {"feature": "text", "amount": "1"})
+    assert other.code == "insufficient_credits"
+    tenant.admin.put(path, {"name": "Image"})
+    assert "overage" not in tenant.reader.get(path).body
+    changed = [{"field": "overage", "from": "debt", "to": None}]
+    assert tenant.reader.get(f"{path}/diff").body["changes"] == changed
+    wrong = tenant.admin.put(path, {"name": "Image", "overage": "ask"})
+    assert (wrong.status, wrong.body["errors"][0]["field"]) == (422, "overage")
+
+
 def test_a_read_of_the_catalog_is_answered_304_to_its_own_etag(tenant: Tenant) -> None:
     tenant.admin.put("/v1/catalog/features/image", {"name": "Image"})
     first = tenant.reader.get("/v1/catalog/features/image")

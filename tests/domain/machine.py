@@ -25,6 +25,7 @@ from tests.domain.strategies import (
     LIFE,
     MODELS,
     OFFSET,
+    OR_DEFAULT,
     OVERAGE,
     PICK,
     PRICE,
@@ -61,7 +62,7 @@ class AnyHistory(Asking):
 
     @initialize(
         overdraft=st.sampled_from((0, 0, 15, 15, None)),
-        price=PRICE,
+        price=st.tuples(PRICE, OVERAGE),
         models=MODELS,
         days=st.sampled_from((None, 1)),
         amount=AMOUNT,
@@ -69,13 +70,14 @@ class AnyHistory(Asking):
     def begin(
         self,
         overdraft: int | None,
-        price: int,
+        price: tuple[int, Overage],
         models: dict[str, Rates],
         days: int | None,
         amount: int,
     ) -> None:
         """Begin, as a rule, with an account and some prices."""
-        self.ask(c.SetFeature(feature="image", name="Image", unit_price=price))
+        cost, overage = price
+        self.ask(c.SetFeature(feature="image", name="Image", unit_price=cost, overage=overage))
         self.ask(c.SetRateCard(feature="image", models=models))
         self.ask(c.SetRefundPolicy(regrant_days=days))
         if overdraft is not None:
@@ -273,15 +275,17 @@ class AnyHistory(Asking):
     # -- spending ----------------------------------------------------------------------------------
 
     @precondition(lambda self: self.model.jobs)
-    @rule(pick=PICK, charge=CHARGE, final=YES, overage=OVERAGE)
-    def capture(self, *, pick: int, charge: Charge, final: bool, overage: Overage) -> None:
+    @rule(pick=PICK, charge=CHARGE, final=YES, overage=OR_DEFAULT)
+    def capture(self, *, pick: int, charge: Charge, final: bool, overage: Overage | None) -> None:
         """Spend of a reservation, in time or late."""
         name = self.some_operation(pick)
         self.ask(c.Capture(reservation=name, charge=charge, final=final, overage=overage))
 
     @precondition(something_is_open)
-    @rule(pick=PICK, beyond=st.integers(-9, 9), final=YES, overage=OVERAGE)
-    def capture_about_all(self, *, pick: int, beyond: int, final: bool, overage: Overage) -> None:
+    @rule(pick=PICK, beyond=st.integers(-9, 9), final=YES, overage=OR_DEFAULT)
+    def capture_about_all(
+        self, *, pick: int, beyond: int, final: bool, overage: Overage | None
+    ) -> None:
         """Spend a little less or more than what is reserved."""
         job = self.some_open(pick)
         assert job is not None
@@ -297,9 +301,9 @@ class AnyHistory(Asking):
         self.ask(c.CaptureUpTo(operation=name, charge=charge, final=final, ttl_seconds=ttl))
 
     @precondition(something_is_available)
-    @rule(charge=CHARGE, at_least=AT_LEAST, overage=OVERAGE, named=YES)
+    @rule(charge=CHARGE, at_least=AT_LEAST, overage=OR_DEFAULT, named=YES)
     def deduct(
-        self, *, charge: Charge, at_least: int | None, overage: Overage, named: bool
+        self, *, charge: Charge, at_least: int | None, overage: Overage | None, named: bool
     ) -> None:
         """Spend at once."""
         name = self.name("job", named=named)

@@ -182,11 +182,12 @@ class Model(Payments):
             raise Refused("reservation_closed")
         amount, priced = self.prices.cost(command.charge, job.priced, job.feature)
         beyond = max(0, amount - job.remaining)
-        if beyond and command.overage == "reject":
+        overage = self.prices.overage(command.overage, priced.feature if priced else job.feature)
+        if beyond and overage == "reject":
             if job.status == "expired":
                 raise Refused("reservation_expired")
             raise Refused("capture_exceeds_reservation", asked=amount, remaining=job.remaining)
-        if command.overage == "draw":
+        if overage == "draw":
             short = self.find(beyond, job.feature)[1]
             self._short(beyond, short - min(short, self.room()))
         return self._spend(job, amount, priced, "captured" if command.final else job.status)
@@ -277,7 +278,7 @@ class Model(Payments):
         feature = priced.feature if priced else command.charge.feature
         parts, debt = self.find(asked, feature)
         short = 0
-        if command.overage != "debt":
+        if self.prices.overage(command.overage, feature) != "debt":
             short = max(0, debt - self.room())
             debt -= short
             self._short(asked, short, command.at_least)

@@ -46,6 +46,7 @@ class ModelPrices:
         self.units: dict[str, list[int | None]] = {}
         self.cards: dict[str, list[dict[str, Rates]]] = {}
         self.policies: list[int | None] = []
+        self.overages: dict[str, str] = {}
 
     @property
     def regrant_days(self) -> int | None:
@@ -59,6 +60,7 @@ class ModelPrices:
         if isinstance(command, c.SetFeature):
             versions: list[Any] = self.units.setdefault(command.feature, [])
             versions.append(command.unit_price)
+            self.overages[command.feature] = command.overage
         elif isinstance(command, c.SetRateCard):
             versions = self.cards.setdefault(command.feature, [])
             versions.append(command.models)
@@ -66,6 +68,10 @@ class ModelPrices:
             versions = self.policies
             versions.append(command.regrant_days)
         return {"version": len(versions)}
+
+    def overage(self, asked: str | None, feature: str | None) -> str:
+        """Return what becomes of what is too much: as is asked, else as is put for the feature."""
+        return asked or self.overages.get(feature or "", "reject")
 
     def cost(
         self, charge: Charge, reserved: Priced | None = None, feature: str | None = None

@@ -17,6 +17,7 @@ FEATURE = st.sampled_from(("image", "text", None))
 PRICED = st.sampled_from(("image", "image", "text", None))
 SCOPE = st.sampled_from(((), (), ("image",), ("text",), ("image", "text")))
 OVERAGE = st.sampled_from(("reject", "draw", "debt"))
+OR_DEFAULT = st.none() | OVERAGE
 YES = st.booleans()
 KIND = st.sampled_from(("paid", "promotional"))
 SMALL = st.integers(0, 9)
@@ -39,7 +40,7 @@ MODELS = st.builds(lambda small: {"small": small}, RATES) | st.builds(
 )
 NAMES = st.sampled_from(("image", "text"))
 CATALOG = st.one_of(
-    st.builds(c.SetFeature, feature=NAMES, name=st.just("name"), unit_price=PRICE),
+    st.builds(c.SetFeature, feature=NAMES, name=st.just("name"), unit_price=PRICE, overage=OVERAGE),
     st.builds(c.SetRateCard, feature=NAMES, models=MODELS),
     st.builds(c.SetRefundPolicy, regrant_days=st.sampled_from((None, 1, 30))),
     st.builds(c.RaiseAlert, code=st.just("unknown_price"), subject=st.sampled_from("ab")),

@@ -14,7 +14,7 @@ from ledger.codec import NAME_OF, decode, encode
 from ledger.domain.account import Account, Snapshot
 from ledger.domain.catalog import Catalog
 from ledger.domain.commands import AccountCommand, Command, Settle, TenantCommand
-from ledger.domain.decide import decide, recalled_by, settle
+from ledger.domain.decide import NO_PRICES, asks_catalog, decide, recalled_by, settle
 from ledger.domain.entities import Balance, Grant, Operation
 from ledger.domain.errors import IdempotencyMismatch, LedgerError
 from ledger.domain.events import AccountEvent, Event, subject_of
@@ -132,7 +132,9 @@ class InMemory:
         self, account: Account, command: AccountCommand, key: str, now: datetime
     ) -> tuple[AccountEvent, ...] | LedgerError:
         try:
-            return decide(account, command, now, key=key, prices=self.catalog)
+            # As the writer does: who does not say that he asks the catalog has none.
+            prices = self.catalog if asks_catalog(command) else NO_PRICES
+            return decide(account, command, now, key=key, prices=prices)
         except LedgerError as refusal:
             return refusal
 

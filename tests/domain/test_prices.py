@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given as for_all
 from hypothesis import strategies as st
@@ -20,8 +21,13 @@ from ledger.domain.commands import (
     SetRateCard,
     SetRefundPolicy,
 )
-from ledger.domain.entities import Charge, Metered, Price, Rates, Usage
-from ledger.domain.errors import InvalidCommand, PriceNotFound
+from ledger.domain.entities import Charge, Metered, Overage, Price, Rates, Usage
+from ledger.domain.errors import (
+    CaptureExceedsReservation,
+    InsufficientCredits,
+    InvalidCommand,
+    PriceNotFound,
+)
 from ledger.domain.events import CreditsDeducted, CreditsReserved, ReservationCaptured
 from ledger.domain.pricing import cost_of, rate
 from tests.domain.scenario import Step, given, grant, reserve
@@ -31,6 +37,10 @@ MILLION = 1_000_000
 
 def image(unit_price: int | None) -> SetFeature:
     return SetFeature(feature="image", name="Images", unit="image", unit_price=unit_price)
+
+
+def owing(overage: Overage) -> SetFeature:
+    return SetFeature(feature="image", name="Images", overage=overage)
 
 
 def chat(*rates: int, model: str = "large") -> SetRateCard:
@@ -234,3 +244,38 @@ def test_a_catalog_entry_that_makes_no_sense_names_its_field(
 
 def test_pricing_alone_tells_how_an_amount_comes_about() -> None:
     assert rate(Charge(amount=7), Catalog()) == (7, None)
+
+
+# -- what becomes of too much ----------------------------------------------------------------------
+
+
+def test_what_is_too_much_becomes_what_the_feature_says_unless_the_command_does() -> None:
+    reserved = reserve(5, feature="image")
+    beyond = Capture(reservation="r", charge=Charge(amount=12))
+    given(owing("debt"), grant(10), reserved).when(beyond).then(ReservationCaptured, debt=2)
+    given(owing("draw"), grant(20), reserved).when(beyond).then(
+        ReservationCaptured, extra=[("g", 7)], debt=0
+    )
+    for asked, default in (("reject", "debt"), (None, "reject")):
+        command = Capture(reservation="r", charge=Charge(amount=12), overage=asked)
+        given(owing(default), grant(20), reserved).when(command).refused(CaptureExceedsReservation)
+    given(grant(20), reserved).when(beyond).refused(CaptureExceedsReservation)
+
+
+def test_it_is_the_newest_version_of_that_feature_which_says_it() -> None:
+    spend = Deduct(charge=Charge(feature="image", amount=12))
+    given(owing("debt"), grant(10)).when(spend).then(CreditsDeducted, debt=2)
+    given(owing("debt"), owing("reject"), grant(10)).when(spend).refused(InsufficientCredits)
+    other = Deduct(charge=Charge(feature="text", amount=12))
+    given(owing("debt"), grant(10)).when(other).refused(InsufficientCredits)
+    none = Deduct(charge=Charge(amount=12))
+    given(owing("debt"), grant(10)).when(none).refused(InsufficientCredits)
+
+
+def test_a_command_that_does_not_say_it_is_the_same_as_before_it_could_be_put() -> None:
+    asked = Capture(reservation="r", charge=Charge(amount=1))
+    assert (
+        msgspec.json.encode(asked) == b'{"type":"Capture","reservation":"r","charge":{"amount":1}}'
+    )
+    stored = FeatureSet(feature="image", version=1, name="Image")
+    assert msgspec.json.encode(stored) == b'{"feature":"image","version":1,"name":"Image"}'
