@@ -65,7 +65,7 @@ def test_a_catalog_is_written_as_a_file_that_changes_nothing_and_makes_the_same_
     odd = 'model "4"\n.x é'
     for command in (
         SetRateCard(feature="chat", models={odd: rates}),
-        SetFeature(feature="a.b:c", name="Line\nbreak \\ \x7f", unit_price=None),
+        SetFeature(feature="a.b:c", name="Line\nbreak \\ \x7f", overage="debt"),
     ):
         evolve_catalog(catalog, decide_catalog(catalog, command, NOW))
     text = write_file(catalog, NOW)
